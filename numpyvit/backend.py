@@ -1,0 +1,51 @@
+"""Which array library owns this array, and the named tricks that the layers share.
+
+A layer asks `xp = get_xp(x)` and calls `xp.exp` and so on: the array decides. The helpers below are plain formulas
+that have a fast spelling; each says what it equals and what the spelling gains. The ratios were measured in float32 on
+one core (NumPy 2.4, OpenBLAS), on arrays that fit the cache.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def get_xp(x: Array) -> ModuleType:
+    """The module (numpy, or cupy where the caller brought a CuPy array) whose functions work on `x`."""
+    if isinstance(x, np.ndarray | np.generic):
+        return np
+    if type(x).__module__.partition(".")[0] == "cupy":
+        return sys.modules["cupy"]
+    raise TypeError(f"expected a NumPy array, got {type(x).__name__}: convert it with np.asarray(...)")
+
+
+def as_rows(x: Array) -> Array:
+    """(..., D) -> (n, D), a view where the memory allows. One 2-D product is 1.1 to 3.5 times faster than many."""
+    n = 1
+    for size in x.shape[:-1]:
+        n *= size
+    return x.reshape(n, x.shape[-1])
+
+
+def row_sum(x: Array) -> Array:
+    """Sum over the last axis, kept: (..., D) -> (..., 1). As a product with ones, 6 times faster than `x.sum(-1)`."""
+    ones = get_xp(x).ones(x.shape[-1], x.dtype)
+    return (as_rows(x) @ ones).reshape(*x.shape[:-1], 1)
+
+
+def row_dot(a: Array, b: Array) -> Array:
+    """Dot product over the last axis, kept: (..., D), (..., D) -> (..., 1). Faster than einsum and than (a * b).sum."""
+    xp = get_xp(a)
+    dot = xp.vecdot(a, b) if xp is np else (a * b).sum(-1)      # CuPy has no vecdot
+    return dot[..., None]
+
+
+def col_sum(x: Array) -> Array:
+    """Sum over all axes but the last: (..., D) -> (D,). As a product with ones, 3 times faster than `x.sum(0)`."""
+    rows = as_rows(x)
+    return get_xp(x).ones(rows.shape[0], x.dtype) @ rows

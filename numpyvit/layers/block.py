@@ -1,0 +1,64 @@
+"""The encoder block, pre-norm (equations 2 and 3 of the ViT paper):
+
+    z'  = z  + attention(norm(z))            (2)
+    out = z' + mlp(norm(z'))                 (3)
+
+What runs straight through from z to out is the residual stream. Each branch reads it through a norm and adds to it, so
+the gradient always has one path back that nothing scales.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+from ..params import Buffer
+from .attention import Attention
+from .dropout import drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
+from .layernorm import LayerNorm
+from .mlp import MLP
+
+
+class Block:
+    """norm1, attention, norm2, mlp. Each branch ends in dropout (of elements) and drop path (of the whole branch)."""
+
+    def __init__(self, width: int, heads: int, mlp_width: int, *, gelu: str = "tanh", qkv_bias: bool = True,
+                 eps: float = 1e-6, dropout: float = 0.0, attention_dropout: float = 0.0, drop_path: float = 0.0) -> None:
+        self.norm1 = LayerNorm(width, eps)
+        self.attention = Attention(width, heads, qkv_bias, attention_dropout)
+        self.norm2 = LayerNorm(width, eps)
+        self.mlp = MLP(width, mlp_width, gelu)
+        self.dropout, self.drop_path = dropout, drop_path
+
+    def forward(self, params: Buffer, x: Array, rng: np.random.Generator | None = None, rows: int | None = None,
+                taps: dict[str, Any] | None = None) -> tuple[Array, tuple]:
+        """x (B, N, D)  ->  y (B, rows or N, D), cache. taps, where given, receives "attention" and "output"."""
+        h, c1 = self.norm1.forward(params, x)
+        h, c2 = self.attention.forward(params, h, rng, rows, taps)       # (B, rows, D), of all N keys and values
+        h, c3 = dropout_forward(h, self.dropout, rng, x.shape)
+        h, c4 = drop_path_forward(h, self.drop_path, rng)
+        z = x[:, :rows] + h                                              # rows=None: all of them
+
+        h, c5 = self.norm2.forward(params, z)
+        h, c6 = self.mlp.forward(params, h)
+        h, c7 = dropout_forward(h, self.dropout, rng, x.shape)
+        h, c8 = drop_path_forward(h, self.drop_path, rng)
+        y = z + h
+        if taps is not None:
+            taps["output"] = y
+        return y, (c1, c2, c3, c4, c5, c6, c7, c8)
+
+    def backward(self, dy: Array, cache: tuple, grads: Buffer) -> Array:
+        """dy (B, rows or N, D)  ->  dx (B, N, D); adds the weights' gradients into grads. Forward, read upwards."""
+        c1, c2, c3, c4, c5, c6, c7, c8 = cache
+        dh = drop_path_backward(dy, c8)
+        dh = dropout_backward(dh, c7)
+        dh = self.mlp.backward(dh, c6, grads)
+        dz = dy + self.norm2.backward(dh, c5, grads)                     # y = z + h: dy goes both ways
+
+        dh = drop_path_backward(dz, c4)
+        dh = dropout_backward(dh, c3)
+        dh = self.attention.backward(dh, c2, grads)                      # (B, N, D): keys and values felt every token
+        dx = self.norm1.backward(dh, c1, grads)
+        dx[:, :dz.shape[1]] += dz                                        # z = x[:, :rows] + h
+        return dx

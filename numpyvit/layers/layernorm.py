@@ -1,0 +1,56 @@
+"""Layer normalisation (Ba, Kiros and Hinton, 2016): each token, over its D features, to mean 0 and deviation 1."""
+
+from ..backend import Array, col_sum, get_xp, row_dot, row_sum
+from ..params import Buffer, Param, ones, zeros
+
+Cache = tuple[Array, Array, Array]
+
+
+def layernorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Cache]:
+    """x (..., D), gamma (D,), beta (D,)  ->  y (..., D), cache.
+
+    xhat = (x - mean) / sqrt(var + eps),   y = gamma * xhat + beta;   var is the mean of squares, undivided by D - 1.
+    """
+    D = x.shape[-1]
+    centred = x - row_sum(x) / D
+    rstd = 1 / get_xp(x).sqrt(row_dot(centred, centred) / D + eps)       # (..., 1)
+    xhat = centred * rstd
+    return gamma * xhat + beta, (xhat, rstd, gamma)
+
+
+def layernorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
+    """dy (..., D)  ->  dx (..., D), dgamma (D,), dbeta (D,).
+
+    With g = dy * gamma for the gradient of xhat: x_i moves xhat_j in three ways - itself, through the mean, and through
+    the deviation:
+
+        dxhat_j / dx_i = rstd * (1_ij - 1/D - xhat_i xhat_j / D)
+
+    Summing g_j over j gives   dx = rstd * (g - mean(g) - xhat * mean(g * xhat)):
+    the gradient loses its part along (1, ..., 1) and along xhat, the two directions that normalising erases.
+    """
+    xhat, rstd, gamma = cache
+    D = dy.shape[-1]
+    g = dy * gamma
+    dx = rstd * (g - row_sum(g) / D - xhat * (row_dot(g, xhat) / D))
+    return dx, col_sum(dy * xhat), col_sum(dy)
+
+
+class LayerNorm:
+    """Weights: gamma (D,) from ones, beta (D,) from zeros."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        self.eps = eps
+        self.gamma = Param((width,), ones)
+        self.beta = Param((width,), zeros)
+
+    def forward(self, params: Buffer, x: Array) -> tuple[Array, Cache]:
+        """x (..., D)  ->  y (..., D), cache."""
+        return layernorm_forward(x, params[self.gamma], params[self.beta], self.eps)
+
+    def backward(self, dy: Array, cache: Cache, grads: Buffer) -> Array:
+        """dy (..., D)  ->  dx (..., D); adds dgamma, dbeta into grads."""
+        dx, dgamma, dbeta = layernorm_backward(dy, cache)
+        grads[self.gamma] += dgamma
+        grads[self.beta] += dbeta
+        return dx

@@ -1,0 +1,63 @@
+"""Patches: cut an image into squares and make each a token (equation 1 of "An Image is Worth 16x16 Words").
+
+Cutting is reshape, transpose, reshape. A reshape alone would cut runs of pixels across the whole image row:
+
+    image, 4 x 4, P = 2      reshape (2, 2, 2, 2) names the axes       transpose, reshape (4, 4): one row a patch
+     0  1 |  2  3            [patch row, row in patch,                    0  1  4  5
+     4  5 |  6  7             patch column, column in patch]              2  3  6  7
+    ------+------            transpose brings the two patch axes          8  9 12 13
+     8  9 | 10 11            together, and the two pixel axes            10 11 14 15
+    12 13 | 14 15
+
+Patches times a matrix is a convolution whose kernel and stride are both the patch: each patch is seen once, by itself.
+"""
+
+from typing import Any
+
+from ..backend import Array
+from ..params import Buffer, Param, xavier, zeros
+from .linear import Cache, linear_backward, linear_forward
+
+Size = tuple[int, int]
+
+
+def patchify(images: Array, patch: Size) -> Array:
+    """images (B, H, W, C), patch (P1, P2)  ->  patches (B, H/P1 * W/P2, P1 * P2 * C), the pixels of each row by row."""
+    B, H, W, C = images.shape
+    p1, p2 = patch
+    x = images.reshape(B, H // p1, p1, W // p2, p2, C)
+    x = x.transpose(0, 1, 3, 2, 4, 5)                                    # (B, H/P1, W/P2, P1, P2, C)
+    return x.reshape(B, (H // p1) * (W // p2), p1 * p2 * C)
+
+
+def unpatchify(patches: Array, patch: Size, image: Size) -> Array:
+    """patches (B, H/P1 * W/P2, P1 * P2 * C), patch (P1, P2), image (H, W)  ->  images (B, H, W, C).
+
+    The inverse of patchify, and so also its backward: each pixel went to just one place, and its gradient comes back
+    from there. (A permutation's transpose is its inverse.)
+    """
+    (p1, p2), (H, W) = patch, image
+    B, C = patches.shape[0], patches.shape[-1] // (p1 * p2)
+    x = patches.reshape(B, H // p1, W // p2, p1, p2, C)
+    x = x.transpose(0, 1, 3, 2, 4, 5)                                    # swapping the middle pair undoes itself
+    return x.reshape(B, H, W, C)
+
+
+class PatchEmbed:
+    """Images to tokens: patchify, then one linear layer. Weights: w (P1 * P2 * C, D), b (D,)."""
+
+    def __init__(self, image: Size, patch: Size, channels: int, width: int) -> None:
+        self.image, self.patch = image, patch
+        self.w = Param((patch[0] * patch[1] * channels, width), xavier, decay=True)
+        self.b = Param((width,), zeros)
+
+    def forward(self, params: Buffer, images: Array) -> tuple[Array, Cache]:
+        """images (B, H, W, C)  ->  tokens (B, H/P1 * W/P2, D), cache."""
+        return linear_forward(patchify(images, self.patch), params[self.w], params[self.b])
+
+    def backward(self, dy: Array, cache: Cache, grads: Buffer, need_dx: bool = True) -> Array | Any:
+        """dy (B, H/P1 * W/P2, D)  ->  dimages (B, H, W, C), None unless need_dx; adds dw, db into grads."""
+        dpatches, dw, db = linear_backward(dy, cache, need_dx)
+        grads[self.w] += dw
+        grads[self.b] += db
+        return unpatchify(dpatches, self.patch, self.image) if need_dx else None

@@ -1,0 +1,218 @@
+"""The Vision Transformer of "An Image is Worth 16x16 Words" (Dosovitskiy et al., 2021): its configuration and its stack."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .backend import Array, get_xp
+from .errors import UserError, check_choice
+from .layers.block import Block
+from .layers.dropout import dropout_backward, dropout_forward
+from .layers.head import Head
+from .layers.layernorm import LayerNorm
+from .layers.patches import PatchEmbed
+from .layers.positions import ClsToken, Positions, sinusoidal
+from .params import Buffer, init, named_params
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """What a ViT is made of. Raises UserError where the parts do not fit each other."""
+
+    image_size: int | tuple[int, int] = 28            # (H, W); one number: square
+    patch_size: int | tuple[int, int] = 7
+    channels: int = 1
+    classes: int = 10
+    width: int = 64                                   # D
+    depth: int = 4                                    # L
+    heads: int = 4                                    # h
+    mlp_width: int = 128                              # F
+    pooling: str = "cls"                              # "cls": a class token; "mean": of all tokens, no class token
+    positions: str = "learned"                        # "learned", "sinusoidal", "none"
+    gelu: str = "tanh"                                # "tanh", "erf"
+    head_hidden: int = 0                              # 0: one linear layer; else the paper's pre-training head
+    qkv_bias: bool = True
+    norm_eps: float = 1e-6
+    dropout: float = 0.0                              # after embeddings, attention projection, MLP
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0                            # at the last block; rises linearly with depth
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "patch_size"):
+            value = getattr(self, name)
+            pair = (value, value) if isinstance(value, int) else value
+            if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(is_count(n) for n in pair)):
+                raise UserError(f"{name} is {value!r}: it must be a whole number above 0, or two (height, width)")
+            object.__setattr__(self, name, value if isinstance(value, int) else tuple(value))
+        for name in ("channels", "classes", "width", "depth", "heads", "mlp_width"):
+            if not is_count(getattr(self, name)):
+                raise UserError(f"{name} is {getattr(self, name)!r}: it must be a whole number above 0")
+        if not (self.head_hidden == 0 or is_count(self.head_hidden)):
+            raise UserError(f"head_hidden is {self.head_hidden!r}: it must be 0 (no hidden layer) or a width")
+        if not isinstance(self.qkv_bias, bool):
+            raise UserError(f"qkv_bias is {self.qkv_bias!r}: it must be True or False")
+        if not (is_real(self.norm_eps) and self.norm_eps > 0):
+            raise UserError(f"norm_eps is {self.norm_eps!r}: it must be a number above 0")
+        for name in ("dropout", "attention_dropout", "drop_path"):
+            if not (is_real(getattr(self, name)) and 0 <= getattr(self, name) <= 0.99):
+                raise UserError(f"{name} is {getattr(self, name)!r}: it must be a number from 0 to 0.99")
+        check_choice("pooling", self.pooling, ["cls", "mean"])
+        check_choice("positions", self.positions, ["learned", "sinusoidal", "none"])
+        check_choice("gelu", self.gelu, ["tanh", "erf"])
+        (H, W), (p1, p2) = self.image, self.patch
+        if H % p1 or W % p2:
+            raise UserError(f"an image of {H}x{W} cannot be cut into patches of {p1}x{p2}: "
+                            "choose a patch_size that divides the image_size")
+        if self.width % self.heads:
+            raise UserError(f"width {self.width} cannot be split over {self.heads} heads: choose heads that divide it")
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """(H, W)."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """(P1, P2)."""
+        return (self.patch_size, self.patch_size) if isinstance(self.patch_size, int) else self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        """N: the patches, and the class token where there is one."""
+        (H, W), (p1, p2) = self.image, self.patch
+        return (H // p1) * (W // p2) + (self.pooling == "cls")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "ViTConfig":
+        """The inverse of to_dict, also after JSON. Raises UserError for a field that is not ours."""
+        for name in fields:
+            check_choice("ViTConfig field", name, [f.name for f in dataclasses.fields(cls)])
+        return cls(**fields)
+
+
+def is_count(n: object) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and n > 0
+
+
+def is_real(x: object) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+
+
+class ViT:
+    """The structure only: `init` makes the weights. Equation numbers are the paper's."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        c = self.config = config
+        self.embed = PatchEmbed(c.image, c.patch, c.channels, c.width)
+        self.cls_token = ClsToken(c.width) if c.pooling == "cls" else None
+        self.positions = Positions(c.tokens, c.width) if c.positions == "learned" else None
+        self.blocks = [
+            Block(c.width, c.heads, c.mlp_width, gelu=c.gelu, qkv_bias=c.qkv_bias, eps=c.norm_eps, dropout=c.dropout,
+                  attention_dropout=c.attention_dropout, drop_path=c.drop_path * (i + 1) / c.depth)
+            for i in range(c.depth)
+        ]
+        self.norm = LayerNorm(c.width, c.norm_eps)
+        self.head = Head(c.width, c.classes, c.head_hidden)
+        self.params = dict(named_params(self))       # {"blocks.0.attention.qkv.w": Param, ...}
+
+    def init(self, seed: int = 0, dtype: Any = np.float32) -> Buffer:
+        """First weights, by the seed alone."""
+        return init(self, seed, dtype)
+
+    def count(self) -> int:
+        """How many weights the model has."""
+        return sum(p.size for p in self.params.values())
+
+    def forward(self, params: Buffer, images: Array, rng: np.random.Generator | None = None,
+                taps: dict[str, Any] | None = None, need_cache: bool = True) -> tuple[Array, tuple | Any]:
+        """images (B, H, W, C), normalised, of the weights' dtype  ->  logits (B, K), cache.
+
+        rng: draws dropout's masks; None: no dropout. need_cache=False: for evaluation; each layer's cache is dropped as
+        it comes. taps: a dict that receives {"blocks.0": {"attention": (B, h, N, N), "output": (B, N, D)}, ...}.
+        Raises UserError for images that do not fit.
+        """
+        self.check_images(params, images)
+        x, c_embed = self.embed.forward(params, images)                  # (1)  x E
+        if self.cls_token:
+            x, _ = self.cls_token.forward(params, x)                     # (1)  [x_class; ...]     (B, N, D)
+        if self.positions:
+            x, _ = self.positions.forward(params, x)                     # (1)  + E_pos
+        elif self.config.positions == "sinusoidal":
+            x = x + get_xp(x).asarray(sinusoidal(*x.shape[1:]), x.dtype)
+        x, c_drop = dropout_forward(x, self.config.dropout, rng)
+
+        caches: list[tuple | None] = []
+        for i, block in enumerate(self.blocks):                          # (2), (3)
+            # Only the class token's row of the last block is read, so only that is computed (9 to 19 % less work),
+            # unless the caller wants to see all of it.
+            last = self.cls_token and block is self.blocks[-1] and taps is None
+            tap = None if taps is None else taps.setdefault(f"blocks.{i}", {})
+            x, c = block.forward(params, x, rng, 1 if last else None, tap)
+            caches.append(c if need_cache else None)
+        n = x.shape[1]
+        x, c_norm = self.norm.forward(params, x[:, :1] if self.cls_token else x)
+        x = x[:, 0] if self.cls_token else x.sum(1) / n                  # (4)  y = norm(z_L^0), or the mean   (B, D)
+        logits, c_head = self.head.forward(params, x)                    # (B, K)
+        return logits, (c_embed, c_drop, caches, n, c_norm, c_head) if need_cache else None
+
+    def backward(self, dlogits: Array, cache: tuple, grads: Buffer, need_dx: bool = False) -> Array | Any:
+        """dlogits (B, K)  ->  dimages (B, H, W, C) where need_dx, else None; adds the weights' gradients into grads."""
+        c_embed, c_drop, caches, n, c_norm, c_head = cache
+        dx = self.head.backward(dlogits, c_head, grads)                  # (B, D)
+        if self.cls_token:
+            dx = self.norm.backward(dx[:, None], c_norm, grads)          # (B, 1, D)
+            if n > 1:                                                    # the rows that the norm did not read
+                rest = get_xp(dx).zeros((dx.shape[0], n - 1, dx.shape[2]), dx.dtype)
+                dx = get_xp(dx).concatenate([dx, rest], axis=1)
+        else:
+            dx = get_xp(dx).broadcast_to(dx[:, None] / n, (dx.shape[0], n, dx.shape[1]))     # x.sum(1) / n
+            dx = self.norm.backward(dx, c_norm, grads)
+        for block, c in zip(reversed(self.blocks), reversed(caches), strict=True):
+            dx = block.backward(dx, c, grads)
+        dx = dropout_backward(dx, c_drop)
+        if self.positions:
+            dx = self.positions.backward(dx, None, grads)
+        if self.cls_token:
+            dx = self.cls_token.backward(dx, None, grads)
+        return self.embed.backward(dx, c_embed, grads, need_dx)
+
+    def check_images(self, params: Buffer, images: Array) -> None:
+        """Raise UserError unless images are finite floats of the weights' dtype and of the model's size."""
+        (H, W), C = self.config.image, self.config.channels
+        found, wanted = tuple(images.shape), f"(B, {H}, {W}, {C})"
+        if found[1:] != (H, W, C):
+            channels_first = len(found) == 4 and found[1:] == (C, H, W)
+            hint = "they look channels-first: images.transpose(0, 2, 3, 1)" if channels_first else (
+                "resize them, or make a ViTConfig for their size")
+            raise UserError(f"images have shape {found}, the model wants {wanted}: {hint}")
+        if images.dtype.kind != "f":
+            raise UserError(f"images are {images.dtype}, not normalised floats: nv.data.normalise(images, mean, std)")
+        if images.dtype != params.flat.dtype:
+            raise UserError(f"images are {images.dtype} and the weights {params.flat.dtype}: "
+                            f"images.astype('{params.flat.dtype}')")
+        if not get_xp(images).isfinite(images).all():
+            raise UserError("images hold NaN or infinity: look for a division by zero where they were made")
+
+
+def paper_presets() -> dict[str, ViTConfig]:
+    """ViT-Ti to ViT-H for 224x224 images and 1000 classes: Ti, S from "Training data-efficient image transformers"
+    (Touvron et al., 2021, table 1), B, L, H from "An Image is Worth 16x16 Words" (table 1)."""
+    table = {"Ti": (192, 12, 3), "S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "H": (1280, 32, 16)}
+    return {
+        f"ViT-{name}/{patch}": ViTConfig(224, patch, 3, 1000, width, depth, heads, 4 * width)
+        for name, (width, depth, heads) in table.items() for patch in (16, 14)
+    }
+
+
+presets: dict[str, ViTConfig] = {
+    "digits": ViTConfig(8, 2, 1, 10, width=64, depth=4, heads=4, mlp_width=128),
+    "mnist": ViTConfig(28, 7, 1, 10, width=64, depth=4, heads=4, mlp_width=128),
+    "cifar10": ViTConfig(32, 4, 3, 10, width=128, depth=6, heads=4, mlp_width=256),
+    **paper_presets(),
+}
