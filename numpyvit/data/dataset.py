@@ -1,0 +1,71 @@
+"""A data set in memory, and what makes its pixels into a model's input."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with labels. mean and std are those of the training set, in units of the brightest pixel (255 is 1)."""
+
+    name: str
+    images: Array                                     # (n, H, W, C) uint8
+    labels: Array                                     # (n,) int64
+    mean: Array                                       # (C,)
+    std: Array                                        # (C,)
+    classes: tuple[str, ...]                          # (K,) names
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: Array) -> "Dataset":
+        """The images at `index`, as a Dataset."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+
+def make_dataset(name: str, images: Array, labels: Array, classes: tuple[str, ...]) -> Dataset:
+    """A training set: checks that images and labels fit each other, and computes mean and std."""
+    if len(images) != len(labels):
+        raise UserError(f"{name}: {len(images)} images but {len(labels)} labels: these files do not belong together")
+    if len(images) == 0:
+        raise UserError(f"{name}: no images")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise UserError(f"{name}: labels go from {labels.min()} to {labels.max()}, wanted 0 to {len(classes) - 1}")
+    counts = np.zeros((images.shape[-1], 256))
+    for start in range(0, len(images), 4096):                            # bincount makes 8 bytes of each pixel
+        for c, channel in enumerate(counts):
+            channel += np.bincount(images[start:start + 4096, ..., c].ravel(), minlength=256)
+    p, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+    mean = p @ value
+    std = np.sqrt(np.maximum(p @ value**2 - mean**2, 0))
+    return Dataset(name, images, labels.astype(np.int64), mean, np.maximum(std, 1 / 255), classes)
+
+
+def normalise(images: Array, mean: Array, std: Array, dtype: Any = np.float32) -> Array:
+    """uint8 images (B, H, W, C), mean and std (C,)  ->  (images / 255 - mean) / std, in dtype."""
+    if images.dtype != np.uint8:
+        raise UserError(f"images are {images.dtype}, wanted uint8 (0 to 255): these may be normalised already")
+    scale = 1 / (255 * np.asarray(std, np.float64))
+    x = images.astype(dtype)
+    x *= scale.astype(dtype)
+    x -= (np.asarray(mean) / std).astype(dtype)
+    return x
+
+
+def hold_out(data: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Split into (the rest, `fraction` of each class), at random by the seed, each part in its old order."""
+    if not 0 < fraction < 1:
+        raise UserError(f"a fraction of {fraction} cannot be held out: it must lie between 0 and 1")
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(data), bool)
+    for k in range(len(data.classes)):
+        members = rng.permutation(np.flatnonzero(data.labels == k))
+        held[members[:round(fraction * len(members))]] = True
+    if not held.any() or held.all():
+        raise UserError(f"holding out {fraction} of {len(data)} images leaves one part empty")
+    return data.take(~held), data.take(held)

@@ -1,0 +1,65 @@
+"""Softmax cross-entropy from logits, and accuracy."""
+
+from typing import Any
+
+from .backend import Array, get_xp, row_dot, row_sum
+from .errors import UserError
+
+Cache = tuple[Array, Array, int]
+
+
+def cross_entropy_forward(
+    logits: Array, targets: Array, smoothing: float = 0.0, count: int | None = None
+) -> tuple[Any, Cache]:
+    """logits (B, K), targets (B,) whole numbers or (B, K) probabilities  ->  loss (a scalar of logits' dtype), cache.
+
+    loss = sum_b sum_k t_bk (log sum_j exp(x_bj) - x_bk) / count: the mean over the batch, or, where the batch is a part
+    of a larger one, its share in the mean over `count` images. The logarithm is taken of the sum and never of a
+    probability that may have become 0, and the row's maximum is taken off first, so +-1e4 is as good as any value.
+
+    smoothing: this much of each target is spread evenly over the K classes (Szegedy et al., 2016, section 7).
+    Raises UserError for labels outside 0..K-1 and for shapes that do not fit.
+    """
+    xp = get_xp(logits)
+    B, K = logits.shape
+    if targets.ndim == 1 and len(targets) == B and targets.dtype.kind in "iu":
+        if B and not (targets.min() >= 0 and targets.max() < K):
+            raise UserError(f"labels go from {targets.min()} to {targets.max()}, the model has {K} classes: 0 to {K - 1}")
+        t = xp.zeros(logits.shape, logits.dtype)
+        t[xp.arange(B), targets] = 1
+    elif targets.shape == logits.shape and targets.dtype.kind == "f":
+        t = targets.astype(logits.dtype)
+    else:
+        raise UserError(f"targets are {targets.dtype} of shape {tuple(targets.shape)}: "
+                        f"wanted {B} whole numbers, or floats of shape ({B}, {K})")
+    if smoothing:
+        t = t * (1 - smoothing) + smoothing / K
+    count = max(B, 1) if count is None else count
+    centred = logits - logits.max(-1, keepdims=True)
+    e = xp.exp(centred)
+    total = row_sum(e)                                                   # (B, 1)
+    loss = (xp.log(total) * row_sum(t) - row_dot(t, centred)).sum() / count
+    return loss, (e / total, t, count)
+
+
+def cross_entropy_backward(dloss: Any, cache: Cache) -> Array:
+    """dloss (a scalar)  ->  dlogits (B, K).
+
+    d/dx_k of log sum_j exp(x_j) is softmax(x)_k, so dlogits = (softmax(x) sum(t) - t) / count. (sum(t) is 1 for
+    probabilities.) What each row is pushed by is simply what it said minus what was right.
+    """
+    probabilities, t, count = cache
+    return (probabilities * row_sum(t) - t) * (dloss / count)
+
+
+def cross_entropy(
+    logits: Array, targets: Array, count: int | None = None, smoothing: float = 0.0
+) -> tuple[Any, Array]:
+    """Both at once, as the trainer wants them: loss, dlogits. Arguments as cross_entropy_forward."""
+    loss, cache = cross_entropy_forward(logits, targets, smoothing, count)
+    return loss, cross_entropy_backward(1.0, cache)
+
+
+def accuracy(logits: Array, labels: Array) -> float:
+    """Share of the rows of logits (n, K) whose largest entry is at labels (n,); 0 for no rows."""
+    return float((logits.argmax(-1) == labels).mean()) if len(labels) else 0.0
