@@ -1,0 +1,122 @@
+"""A trained model as one thing: config, weights, preprocessing and class names, in one .npz."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .backend import Array
+from .checkpoint import load_npz, save_npz
+from .data import Dataset
+from .errors import UserError
+from .layers.softmax import softmax_forward
+from .parallel import Workers
+from .params import Buffer
+from .vit import ViT, ViTConfig
+
+KIND = "numpyvit classifier 1"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """mean, std (C,): of the training images, with 255 as 1. background: the usual grey of their border, 0 to 255."""
+
+    model: ViT
+    params: Buffer
+    mean: Array
+    std: Array
+    classes: tuple[str, ...]
+    background: float = 0.0
+
+    @property
+    def config(self) -> ViTConfig:
+        return self.model.config
+
+    @classmethod
+    def of(cls, model: ViT, params: Buffer, train: Dataset) -> "Classifier":
+        """With the preprocessing of the data set that it was trained on."""
+        return cls(model, params, train.mean, train.std, train.classes, border_grey(train.images[:1000]))
+
+    def save(self, path: str | Path) -> None:
+        """Write one .npz file, atomically. Raises UserError where it cannot be written."""
+        note = {"config": self.config.to_dict(), "classes": self.classes, "background": self.background}
+        save_npz(Path(path), KIND, note, {"weights": self.params.flat, "mean": self.mean, "std": self.std})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Classifier":
+        """Read what save wrote. Raises UserError for a file that is damaged, of another model, or not ours."""
+        note, arrays = load_npz(Path(path), KIND)
+        try:
+            model = ViT(ViTConfig.from_dict(note["config"]))
+            params = Buffer(model.params, arrays["weights"])
+            mean, std = arrays["mean"], arrays["std"]
+            classes, background = tuple(note["classes"]), float(note["background"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} does not hold a whole classifier ({error})") from None
+        C, K = model.config.channels, model.config.classes
+        fits = mean.shape == std.shape == (C,) and len(classes) == K and params.flat.dtype.kind == "f"
+        if not fits or not all(np.isfinite(a).all() for a in (params.flat, mean, std)):
+            raise UserError(f"{path} does not hold a whole classifier: its parts do not fit each other, or hold NaN")
+        return cls(model, params, mean, std, classes, background)
+
+    def predict(self, images: Array, workers: int | None = None) -> Array:
+        """images (n, H, W, C) uint8  ->  probabilities (n, K). Raises UserError for images that do not fit."""
+        images = np.asarray(images)
+        H, W = self.config.image
+        if images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == (H, W, self.config.channels):
+            data = Dataset("", images, np.zeros(len(images), np.int64), self.mean, self.std, self.classes)
+            with Workers(self.model, workers=workers) as threads:
+                return softmax_forward(threads.predict(self.params, data))[0]
+        normalised = images if images.dtype != np.uint8 else images.astype(self.params.flat.dtype)
+        self.model.check_images(self.params, normalised)                 # says what is wrong with the shape or dtype
+        raise UserError(f"images are {images.dtype}, wanted uint8 (0 to 255): predict normalises them itself")
+
+    def read_image(self, path: str | Path) -> tuple[Array, str]:
+        """Any image that Pillow opens  ->  (H, W, C) uint8 as this model wants it, and a remark on what was done to it.
+
+        Turned as its EXIF says, laid on white where it is transparent, made grey or RGB, fitted whole into the model's
+        size on a border of its own colour, and inverted where the model learned light strokes on a dark ground and
+        this is dark on light (or the other way round). Raises UserError for a file that is not an image.
+        """
+        from PIL import Image, ImageOps
+
+        size = self.config.image[::-1]
+        try:
+            with Image.open(path) as opened:
+                image = to_mode(ImageOps.exif_transpose(opened), "L" if self.config.channels == 1 else "RGB")
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist") from None
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            reason = str(error).replace(str(path), "it").replace(repr(str(path)), "it")
+            raise UserError(f"{path} cannot be read as an image ({reason})") from None
+        pixels = np.atleast_3d(np.asarray(image))
+        colour = tuple(int(np.median(np.concatenate([p[0], p[-1], p[:, 0], p[:, -1]]))) for p in np.moveaxis(pixels, 2, 0))
+        remark = f"{image.width}x{image.height}" + (f" fitted into {size[0]}x{size[1]}" if image.size != size else "")
+        padded = ImageOps.pad(image, size, Image.Resampling.BICUBIC, color=colour if len(colour) > 1 else colour[0])
+        pixels = np.atleast_3d(np.asarray(padded))
+        if self.config.channels == 1 and abs(colour[0] - self.background) > 127:
+            pixels, remark = 255 - pixels, remark + ", inverted: it was " + (
+                "dark on light" if self.background < 128 else "light on dark")
+        return pixels, remark
+
+
+def border_grey(images: Array) -> float:
+    """Median over the border pixels of images (n, H, W, C), 0 to 255."""
+    border = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    return float(np.median(np.concatenate([b.reshape(-1) for b in border])))
+
+
+def to_mode(image, mode: str):  # type: ignore[no-untyped-def]     # Pillow's types need the import that we put off
+    """A Pillow image in "L" or "RGB": 16-bit greys scaled rather than cut off, transparency laid on white."""
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image, np.float64)
+        top = 255 if values.max(initial=0) <= 255 else 65535
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise ValueError(f"its values go from {values.min():g} to {values.max():g}, wanted 8 or 16 bits")
+        image = Image.fromarray((values * (255 / top)).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
