@@ -17,7 +17,7 @@ from .errors import UserError
 CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint.previous.npz"
 KIND = "numpyvit checkpoint 1"
 BROKEN = (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, MemoryError,
-          NotImplementedError, RuntimeError, OSError)          # what zipfile and NumPy raise for damaged files
+          NotImplementedError, RuntimeError, AttributeError, OSError)     # what zipfile and NumPy raise for damaged files
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any], keep: Path | None = None) -> None:
@@ -55,7 +55,7 @@ def load_npz(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file: give the folder of a run, or a file that numpyvit saved")
     try:
-        with np.load(path, allow_pickle=False) as f:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:
             arrays = {name: f[name] for name in f.files}
         note = json.loads(arrays.pop("note").tobytes())
         found = note.pop("kind")

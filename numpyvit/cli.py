@@ -17,6 +17,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+def count(text: str) -> int:
+    """The type of options that count something."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def make_parser() -> Parser:
     from . import __version__
     parser = Parser(prog="numpyvit", description="A Vision Transformer in NumPy, every gradient written by hand.")
@@ -28,13 +35,13 @@ def make_parser() -> Parser:
     p.add_argument("--data", metavar="NAME", help="digits (default), mnist, fashion-mnist or cifar10")
     p.add_argument("--data-dir", metavar="DIR", help="where the data sets lie: the files of mnist in DIR/mnist, and so on")
     p.add_argument("--preset", metavar="NAME", help="the model, by default the data set's; `numpyvit info` lists them")
-    p.add_argument("--epochs", type=int, metavar="N")
-    p.add_argument("--batch-size", type=int, metavar="N")
+    p.add_argument("--epochs", type=count, metavar="N")
+    p.add_argument("--batch-size", type=count, metavar="N")
     p.add_argument("--lr", type=float, metavar="X", help="AdamW's highest learning rate")
     p.add_argument("--weight-decay", type=float, metavar="X")
     p.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
-    p.add_argument("--workers", type=int, metavar="N", help="threads (default: the cores); changes no result")
-    p.add_argument("--micro-batch", type=int, metavar="N", help="images in one thread's piece (default: by the model)")
+    p.add_argument("--workers", type=count, metavar="N", help="threads (default: the cores); changes no result")
+    p.add_argument("--micro-batch", type=count, metavar="N", help="images in one thread's piece (default: by the model)")
     p.add_argument("--device", metavar="cpu", default="cpu", help="cpu, the only one in this version")
     p.add_argument("--val", type=float, metavar="FRACTION",
                    help="hold out this share of the training set; keep the best epoch by it")
@@ -45,7 +52,7 @@ def make_parser() -> Parser:
     p = commands.add_parser("evaluate", allow_abbrev=False, help="measure a trained model on its test set")
     p.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     p.add_argument("--data-dir", metavar="DIR", help="as for train")
-    p.add_argument("--workers", type=int, metavar="N")
+    p.add_argument("--workers", type=count, metavar="N")
 
     p = commands.add_parser("predict", allow_abbrev=False, help="say what is in images")
     p.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or a model.npz")

@@ -31,10 +31,10 @@ def micro_batch_size(tokens: int, batch: int) -> int:
 
     Some 600 to 1300 tokens: enough rows for the products to run at full speed, for the interpreter not to show, and to
     make adding a gradient buffer cheap (both grow with the weights, so this holds for a model of any size), and few
-    enough that activations stay near the caches. The number of pieces is a power of two, and at least two, so that it
-    comes out even for the usual numbers of workers.
+    enough that activations stay near the caches. The number of pieces is a power of two, so that it comes out even for the
+    usual numbers of workers.
     """
-    pieces = 2
+    pieces = 1
     while pieces * TOKENS < batch * tokens:
         pieces *= 2
     return max(1, -(-batch // pieces))
@@ -79,9 +79,11 @@ class Workers:
         def run(i: int) -> None:
             part = slice(i * size, (i + 1) * size)
             grads = tree.buffer(params)
-            logits, cache = self.model.forward(params, images[part], np.random.default_rng((self.seed, step, i)))
-            loss, dlogits = self.loss(logits, labels[part], B)
-            self.model.backward(dlogits, cache, grads)
+            rng = np.random.default_rng((self.seed, 0, step, i))
+            with np.errstate(over="ignore", invalid="ignore"):           # the trainer looks at the loss and the norm
+                logits, cache = self.model.forward(params, images[part], rng)
+                loss, dlogits = self.loss(logits, labels[part], max(B, 1))
+                self.model.backward(dlogits, cache, grads)
             tree.add(i, float(loss), grads)
 
         list(self._pool.map(run, range(pieces)))

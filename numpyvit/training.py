@@ -45,8 +45,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         r = self.recipe
-        for name, value in (("epochs", r.epochs), ("batch-size", r.batch_size)):
-            if not is_count(value):
+        for name, value in (("epochs", r.epochs), ("batch-size", r.batch_size), ("micro-batch", self.micro_batch)):
+            if not is_count(value) and not (name == "micro-batch" and value is None):
                 raise UserError(f"--{name} is {value!r}: it must be a whole number above 0")
         if not (is_real(r.lr) and r.lr > 0):
             raise UserError(f"--lr is {r.lr!r}: it must be a number above 0")
@@ -95,8 +95,7 @@ class Run:
         self.epoch_steps = datasets.steps_per_epoch(len(self.train_set), r.batch_size)
         self.steps = r.epochs * self.epoch_steps
         self.rate = warmup_cosine(r.lr, round(r.warmup * self.epoch_steps), self.steps)
-        steps = [datasets.shift(r.shift)] * bool(r.shift) + [datasets.flip()] * r.flip
-        self.augment = datasets.compose(*steps) if steps else None
+        self.augment = augmentation(r)
         self.step, self.loss_sum, self.train_seconds, self.seconds = 0, 0.0, 0.0, 0.0
         self.best: tuple[float, float] | None = None  # validation accuracy, minus validation loss
 
@@ -215,6 +214,16 @@ class Run:
         note = {"step": self.step, "loss_sum": self.loss_sum, "train_seconds": self.train_seconds,
                 "seconds": self.seconds, "best": self.best}
         save_checkpoint(self.folder, note, {"weights": self.params.flat, **self.optimizer.state()})
+
+
+def augmentation(r: Recipe) -> datasets.Augment | None:
+    """What the recipe does to the training images."""
+    steps = [datasets.flip()] if r.flip else []
+    if r.turn or r.scale or r.shift % 1:
+        steps.append(datasets.affine(r.turn, r.scale, r.shift))
+    elif r.shift:
+        steps.append(datasets.shift(int(r.shift)))
+    return datasets.compose(*steps) if steps else None
 
 
 def evaluate(threads: Workers, params: Any, data: Dataset) -> tuple[float, float]:

@@ -118,7 +118,7 @@ class Attention:
         o, c2 = keys_first_forward(q, k, v, mask)                        # (B, h, rows or N, E)
         if taps is not None:
             taps["attention"] = (c2[3] / c2[4][..., 0]).transpose(1, 2, 3, 0)
-        y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, -1, D))
+        y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, o.shape[2], D))
         return y, (c1, c2, c3)
 
     def backward(self, dy: Array, cache: tuple, grads: Buffer) -> Array:

@@ -67,4 +67,5 @@ def erf(x: Array) -> Array:
     b, b_next = xp.full_like(x, c[-1]), xp.zeros_like(x)
     for c_k in c[-2:0:-1]:                                               # Clenshaw: b_k = c_k + 2 v b_k+1 - b_k+2
         b, b_next = c_k + v2 * b - b_next, b
-    return xp.clip(x * (c[0] + v2 / 2 * b - b_next), -1, 1)
+    y = xp.clip(x * (c[0] + v2 / 2 * b - b_next), -1, 1)
+    return xp.where(abs(x) < x.dtype.type(limit), y, xp.sign(x))

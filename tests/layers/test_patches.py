@@ -1,0 +1,54 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numpyvit.layers.patches import PatchEmbed, patchify, unpatchify
+from numpyvit.params import init
+from numpyvit.testing import assert_gradients, check_layer_contract, normal, seeds, shapes_BHWC
+
+
+@given(shapes_BHWC(), st.integers(1, 4), seeds)
+def test_contract(shapes, width, seed):
+    (B, H, W, C), patch = shapes
+    check_layer_contract(PatchEmbed((H, W), patch, C, width), normal((B, H, W, C), seed), seed)
+
+
+@given(shapes_BHWC(), seeds)
+def test_unpatchify_is_the_inverse_and_the_backward(shapes, seed):
+    (B, H, W, C), patch = shapes
+    images = normal((B, H, W, C), seed)
+    assert np.array_equal(unpatchify(patchify(images, patch), patch, (H, W)), images)
+    assert_gradients(lambda x: (patchify(x, patch), None), lambda dy, _: unpatchify(dy, patch, (H, W)), images)
+
+
+@given(shapes_BHWC(), st.integers(1, 4), seeds)
+def test_equals_a_convolution_whose_kernel_and_stride_are_the_patch(shapes, width, seed):
+    (B, H, W, C), (p1, p2) = shapes
+    layer, images = PatchEmbed((H, W), (p1, p2), C, width), normal((B, H, W, C), seed)
+    params = init(layer, seed, np.float64)
+    params.flat += normal(params.flat.shape, seed)
+    kernel = params[layer.w].reshape(p1, p2, C, width)
+    y, _ = layer.forward(params, images)
+    y = y.reshape(B, H // p1, W // p2, width)
+    for b in range(B):
+        for i in range(H // p1):
+            for j in range(W // p2):
+                for o in range(width):
+                    total = params[layer.b][o]
+                    for di in range(p1):
+                        for dj in range(p2):
+                            for c in range(C):
+                                total += kernel[di, dj, c, o] * images[b, i * p1 + di, j * p2 + dj, c]
+                    assert abs(y[b, i, j, o] - total) < 1e-12
+
+
+def test_a_patch_is_a_square_of_the_image_and_not_a_run_of_pixels():
+    image = np.arange(16.0).reshape(1, 4, 4, 1)
+    assert patchify(image, (2, 2))[0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+
+
+def test_no_gradient_for_the_image_where_none_is_needed():
+    layer = PatchEmbed((4, 4), (2, 2), 1, 3)
+    params = init(layer)
+    y, cache = layer.forward(params, np.ones((2, 4, 4, 1), np.float32))
+    assert layer.backward(y, cache, params.zeros_like(), need_dx=False) is None

@@ -1,0 +1,164 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from numpyvit import Classifier, data
+from numpyvit.checkpoint import load_npz
+from numpyvit.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--epochs", "12", "--out", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def call(capsys, *args):
+    """Exit code, lines of stdout, lines of stderr."""
+    code = main([str(a) for a in args])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err.splitlines()
+
+
+def refused(capsys, *args):
+    """The one line that a user's error gets."""
+    code, out, err = call(capsys, *args)
+    assert code == 2
+    assert out == []
+    assert len(err) == 1
+    assert err[0].startswith("numpyvit: error: ")
+    return err[0]
+
+
+def test_train_prints_its_epochs_and_what_to_do_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, "train", "--epochs", 2, "--seed", 3, "--val", 0.1)
+    assert (code, err) == (0, [])
+    assert re.match(r"digits: 1,295 training and 359 test images; a ViT of [\d,]+ weights; runs/digits-digits-[\d-]+$", out[0])
+    assert [line.split()[:2] for line in out[1:3]] == [["epoch", "1"], ["epoch", "2"]]
+    assert re.match(r"test accuracy [\d.]+% after [\d.]+ s of training; next: numpyvit evaluate runs/", out[3])
+    assert (tmp_path / out[0].split()[-1] / "model.npz").exists()
+
+
+def test_evaluate(run, capsys):
+    code, out, err = call(capsys, "evaluate", run)
+    assert (code, err) == (0, [])
+    assert len(out) == 12
+    assert re.match(r"all of digits +359 +\d\d\.\d\d%   loss \d\.\d+", out[-1])
+    _, test = data.digits()
+    p = Classifier.load(run / "model.npz").predict(test.images)
+    assert f"{np.mean(p.argmax(1) == test.labels):.2%}" in out[-1]
+
+
+def test_predict_on_dark_and_on_light(run, tmp_path, capsys):
+    _, test = data.digits()
+    p = Classifier.load(run / "model.npz").predict(test.images)
+    sure = int(p.max(1).argmax())
+    pixels = test.images[sure, ..., 0]
+    Image.fromarray(pixels).save(tmp_path / "dark.png")
+    Image.fromarray(255 - np.pad(pixels, 1)).resize((100, 100), 0).save(tmp_path / "light.png")
+    code, out, err = call(capsys, "predict", run, tmp_path / "dark.png", tmp_path / "light.png")
+    assert (code, err) == (0, [])
+    label = test.classes[p[sure].argmax()]
+    assert re.match(rf".*dark\.png: {label} \(\d+\.\d%\), \d \(\d+\.\d%\), \d \(\d+\.\d%\)   \[8x8\]$", out[0])
+    assert "inverted: it was dark on light" in out[1]
+    assert call(capsys, "predict", run / "model.npz", tmp_path / "dark.png")[1] == out[:1]
+
+
+def test_info(run, capsys):
+    code, out, _ = call(capsys, "info", "--preset", "ViT-Ti/16")
+    assert code == 0
+    total = next(line for line in out if line.startswith("total")).split()
+    assert total[1] == "5,717,416"
+    # By hand: patches, 12 blocks of (4 D^2 N + 2 N^2 D + 8 D^2 N) products, head; twice for multiply and add
+    N, D = 197, 192
+    assert total[2] == f"{2 * (196 * 768 * D + 12 * (12 * D * D * N + 2 * N * N * D) + D * 1000):,}"
+    assert "presets: digits, mnist" in out[-1]
+    code, out, _ = call(capsys, "info", run)
+    assert code == 0
+    weights = load_npz(run / "model.npz", "numpyvit classifier 1")[1]["weights"]
+    assert out[-1].split()[:2] == ["total", f"{weights.size:,}"]
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["trian"], "did you mean 'train'"),
+    ([], "are required"),
+    (["train", "--data", "mnits"], "data set 'mnits' is unknown: did you mean 'mnist'"),
+    (["train", "--data", "mnist"], "give --data-dir DIR"),
+    (["train", "--data", "mnist", "--data-dir", "/nowhere"], "train-images-idx3-ubyte(.gz) is missing"),
+    (["train", "--preset", "digit"], "did you mean 'digits'"),
+    (["train", "--preset", "ViT-B/16"], "8x8 cannot be cut into patches of 16x16"),
+    (["train", "--epochs", "many"], "'many' is not a whole number above 0"),
+    (["train", "--epochs", "0"], "argument --epochs: '0' is not a whole number above 0"),
+    (["train", "--lr", "-1"], "--lr is -1.0"),
+    (["train", "--workers", "0"], "--workers: '0' is not"),
+    (["train", "--micro-batch", "0"], "--micro-batch: '0' is not"),
+    (["train", "--val", "2"], "--val is 2.0"),
+    (["train", "--device", "cuda"], "--device 'cuda' is unknown"),
+    (["train", "--speed", "9"], "unrecognized arguments: --speed 9"),
+    (["train", "--resume", "/nowhere"], "holds no run"),
+    (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given with --resume"),
+    (["evaluate", "/nowhere"], "holds no run"),
+    (["predict", "/nowhere", "x.png"], "does not exist"),
+    (["info", "--preset", "ViT-Ti/15"], "did you mean 'ViT-Ti/1"),
+])
+def test_errors_are_one_line_and_leave_nothing_behind(args, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *args)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_out_that_holds_a_run_is_refused_and_untouched(run, capsys):
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    assert "holds a run already" in refused(capsys, "train", "--out", run)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
+def test_an_out_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "x").write_text("precious")
+    assert "is a file" in refused(capsys, "train", "--out", tmp_path / "x")
+    assert "x" in refused(capsys, "train", "--out", tmp_path / "x" / "y")
+    assert (tmp_path / "x").read_text() == "precious"
+
+
+def test_predict_refuses_what_is_no_image_and_evaluate_what_is_no_run(run, tmp_path, capsys):
+    (tmp_path / "x.png").write_text("hello")
+    assert "cannot be read as an image" in refused(capsys, "predict", run, tmp_path / "x.png")
+    assert "does not exist" in refused(capsys, "predict", run, tmp_path / "y.png")
+    (tmp_path / "model.npz").write_bytes((run / "model.npz").read_bytes()[:1000])
+    (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
+    assert "is damaged" in refused(capsys, "evaluate", tmp_path)
+    assert "is a 'numpyvit checkpoint 1', wanted a 'numpyvit classifier 1'" in refused(
+        capsys, "predict", run / "checkpoint.npz", tmp_path / "x.png")
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_ends_with_130(tmp_path):
+    """As a person would: a real process, a real signal."""
+    import signal
+    import time
+
+    command = [sys.executable, "-W", "error", "-m", "numpyvit", "train", "--out", str(tmp_path / "run"), "--epochs", "500"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    found = re.fullmatch(r"numpyvit: stopped at step (\d+); go on with: numpyvit train --resume (\S+)\n", err)
+    assert found, err
+    assert load_npz(tmp_path / "run" / "checkpoint.npz", "numpyvit checkpoint 1")[0]["step"] == int(found[1])
+
+
+def test_help_and_version(capsys):
+    for args, text in ((["--help"], "train|evaluate|predict|info"), (["train", "--help"], "--micro-batch"),
+                       (["--version"], "numpyvit 0.1.0")):
+        with pytest.raises(SystemExit) as stop:
+            main(args)
+        assert stop.value.code == 0
+        assert text in capsys.readouterr().out

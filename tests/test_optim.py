@@ -1,0 +1,96 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numpyvit import SGD, AdamW, UserError, ViT, ViTConfig, clip_norm, optim
+from numpyvit.testing import normal, seeds
+
+model = ViT(ViTConfig(4, 2, 1, 3, width=4, depth=1, heads=2, mlp_width=3))
+
+
+def draw(seed):
+    params = model.init(seed, np.float64)
+    params.flat += normal(params.flat.shape, seed)
+    gradients = [normal(params.flat.shape, seed + k + 1) for k in range(3)]
+    decays = params.zeros_like()
+    for name, p in params.params.items():
+        decays[name] = float(p.decay)
+    return params, gradients, decays.flat
+
+
+def run(optimizer, params, gradients, lr):
+    g = params.zeros_like()
+    for k, flat in enumerate(gradients):
+        g.flat[...] = flat
+        optimizer.step(params, g, lr / (k + 1))
+
+
+@given(seeds, st.sampled_from([7, 32768]))
+def test_adamw_by_the_formula(seed, block):
+    params, gradients, decays = draw(seed)
+    lr, b1, b2, eps, wd = 0.1, 0.8, 0.95, 1e-3, 0.2
+    p, m, v = params.flat.copy(), 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        p = p - lr / t * wd * decays * p - lr / t * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optim, "BLOCK", block)
+        run(AdamW(params, (b1, b2), eps, wd), params, gradients, lr)
+    assert np.allclose(params.flat, p, rtol=1e-12, atol=1e-13)
+
+
+@given(seeds, st.sampled_from([7, 32768]))
+def test_sgd_by_the_formula(seed, block):
+    params, gradients, decays = draw(seed)
+    p, v = params.flat.copy(), 0.0
+    for t, g in enumerate(gradients, 1):
+        v = 0.9 * v + g
+        p = p - 0.1 / t * (v + 0.2 * decays * p)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optim, "BLOCK", block)
+        run(SGD(params, 0.9, 0.2), params, gradients, 0.1)
+    assert np.allclose(params.flat, p, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("make", [SGD, AdamW])
+@given(seed=seeds)
+def test_state_takes_it_up_where_it_stopped(make, seed):
+    params, gradients, _ = draw(seed)
+    other = params.copy()
+    run(make(params), params, gradients, 0.1)
+    first = make(other)
+    run(first, other, gradients[:2], 0.1)
+    second = make(other)
+    second.load_state({name: array.copy() for name, array in first.state().items()})
+    g = other.zeros_like()
+    g.flat[...] = gradients[2]
+    second.step(other, g, 0.1 / 3)
+    assert np.array_equal(params.flat, other.flat)
+
+
+def test_state_of_another_optimizer_or_model_is_refused():
+    params = model.init()
+    with pytest.raises(UserError, match="'m' is missing"):
+        AdamW(params).load_state(SGD(params).state())
+    with pytest.raises(UserError, match="belongs to another optimizer or model"):
+        SGD(params).load_state({"v": np.zeros(3, np.float32)})
+
+
+@given(seeds, st.sampled_from([1e-3, 1.0, 1e3]))
+def test_clipping_scales_to_the_norm_and_never_up(seed, max_norm):
+    grads = model.init(seed, np.float64)
+    before = grads.flat.copy()
+    norm = clip_norm(grads, max_norm)
+    assert norm == pytest.approx(math.sqrt(np.sum(before**2)))
+    assert np.allclose(grads.flat, before * min(1, max_norm / norm))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_gradients_that_are_not_finite_are_refused(bad):
+    grads = model.init()
+    grads.flat[5] = bad
+    with pytest.raises(UserError, match="norm is"):
+        clip_norm(grads, 1.0)

@@ -1,0 +1,142 @@
+import sys
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
+
+from numpyvit import AdamW, UserError, ViT, ViTConfig, Workers, cross_entropy, presets
+from numpyvit.data import Dataset
+from numpyvit.parallel import Tree, micro_batch_size
+from numpyvit.testing import close, normal, seeds
+
+CONFIG = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8, dropout=0.2, attention_dropout=0.2, drop_path=0.2)
+PLAIN = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8)
+
+
+def draw(B, seed, dtype=np.float32):
+    return normal((B, 6, 6, 2), seed, dtype), np.random.default_rng(seed).integers(0, 5, B)
+
+
+def train(workers, micro_batch, steps=20):
+    model = ViT(CONFIG)
+    params = model.init()
+    optimizer = AdamW(params)
+    with Workers(model, partial(cross_entropy, smoothing=0.1), seed=3, workers=workers, micro_batch=micro_batch) as w:
+        losses = []
+        for step in range(steps):
+            loss, grads = w.loss_and_grad(params, *draw(23 - step % 4, step), step=step)
+            optimizer.step(params, grads, 1e-2)
+            losses.append(loss)
+        return losses, params.flat, w.predict(params, draw(37, 99)[0])
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 5, 100])
+def test_the_same_bits_whatever_the_number_of_workers(micro_batch):
+    one = train(1, micro_batch)
+    for workers in (2, 3, 8):
+        for a, b in zip(train(workers, micro_batch), one, strict=True):
+            assert np.array_equal(a, b)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 12), st.integers(1, 13), seeds)
+def test_micro_batches_add_up_to_the_batch(B, micro_batch, seed):
+    model = ViT(PLAIN)
+    params = model.init(seed, np.float64)
+    params.flat += 0.1 * normal(params.flat.shape, seed)
+    images, labels = draw(B, seed, np.float64)
+    logits, cache = model.forward(params, images)
+    loss, dlogits = cross_entropy(logits, labels)
+    grads = params.zeros_like()
+    model.backward(dlogits, cache, grads)
+    with Workers(model, micro_batch=micro_batch, workers=2) as w:
+        loss_w, grads_w = w.loss_and_grad(params, images, labels)
+        assert close(w.predict(params, images), logits)
+    assert loss_w == pytest.approx(float(loss))
+    assert close(grads_w.flat, grads.flat)
+
+
+def test_dropout_differs_by_step_and_seed():
+    model = ViT(CONFIG)
+    params = model.init()
+    params.flat += normal(params.flat.shape, 0, np.float32)
+    losses = []
+    for seed in (0, 1):
+        with Workers(model, seed=seed) as w:
+            losses += [w.loss_and_grad(params, *draw(8, 0), step=step)[0] for step in (0, 1, 0)]
+    assert losses[0] == losses[2]
+    assert len(set(losses)) == 4
+
+
+def test_predict_normalises_a_dataset():
+    model = ViT(PLAIN)
+    params = model.init()
+    params.flat += normal(params.flat.shape, 0, np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (9, 6, 6, 2), np.uint8)
+    data = Dataset("", images, np.zeros(9, int), np.array([0.2, 0.4]), np.array([0.5, 0.3]), tuple("abcde"))
+    with Workers(model) as w:
+        plain = w.predict(params, ((images / 255 - data.mean) / data.std).astype(np.float32))
+        assert np.allclose(w.predict(params, data), plain, atol=1e-4)
+        assert w.predict(params, images[:0].astype(np.float32)).shape == (0, 5)
+
+
+@pytest.mark.parametrize(("config", "batch", "size"), [
+    (presets["mnist"], 128, 64),                      # 17 tokens
+    (ViTConfig(28, 4), 128, 16),                      # 50 tokens
+    (presets["cifar10"], 128, 16),                    # 65 tokens
+    (presets["ViT-Ti/16"], 16, 4),                    # 197 tokens
+    (presets["digits"], 64, 64),                      # 5 tokens: one piece
+    (ViTConfig(2048, 16), 4, 1),                      # 16385 tokens: never less than an image
+])
+def test_the_size_of_a_micro_batch(config, batch, size):
+    assert micro_batch_size(config.tokens, batch) == size
+
+
+def test_the_tree_keeps_few_buffers():
+    """Leaves in order need one buffer a level, not one a leaf."""
+    params = ViT(PLAIN).init()
+    tree, made = Tree(64), set()
+    for i in range(64):
+        grads = tree.buffer(params)
+        assert not grads.flat.any()
+        grads.flat += i
+        made.add(id(grads))
+        tree.add(i, float(i), grads)
+    loss, grads = tree.total()
+    assert loss == 64 * 63 / 2
+    assert np.all(grads.flat == 64 * 63 / 2)
+    assert len(made) <= 8
+
+
+def test_settings_are_undone():
+    def blas_threads():
+        return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+    before = sys.getswitchinterval(), blas_threads(), threading.active_count()
+    with Workers(ViT(PLAIN), workers=3) as w:
+        w.predict(w.model.init(), draw(8, 0)[0])
+        assert set(blas_threads()) <= {1}
+    assert (sys.getswitchinterval(), blas_threads(), threading.active_count()) == before
+
+
+def test_an_error_in_a_worker_reaches_the_caller():
+    model = ViT(PLAIN)
+    images, labels = draw(8, 0)
+    with Workers(model, workers=2, micro_batch=2) as w:
+        with pytest.raises(UserError, match="labels go from 0 to 77"):
+            w.loss_and_grad(model.init(), images, np.array([0, 1, 2, 3, 4, 0, 77, 0]))
+        with pytest.raises(UserError, match="8 images came with 7 labels"):
+            w.loss_and_grad(model.init(), images, labels[:7])
+        images[5] = np.nan
+        with pytest.raises(UserError, match="NaN or infinity"):
+            w.loss_and_grad(model.init(), images, labels)
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"micro_batch": -1}])
+def test_impossible_numbers_are_refused(options):
+    with pytest.raises(UserError, match="must be 1 or more"):
+        Workers(ViT(PLAIN), **options)

@@ -1,0 +1,224 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from numpyvit import AdamW, Classifier, UserError, ViTConfig, data
+from numpyvit.data.dataset import make_dataset
+from numpyvit.recipes import Recipe
+from numpyvit.training import Run, TrainConfig, augmentation, read_metrics
+
+CONFIG = TrainConfig(
+    "digits", ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1),
+    Recipe("digits", epochs=3, batch_size=32, lr=1e-2, turn=10, shift=1, smoothing=0.1), micro_batch=10)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    train, test = data.digits()
+    return train.take(np.arange(150)), test.take(np.arange(40))
+
+
+def quiet(line):
+    pass
+
+
+def result(folder):
+    """Weights, and the metrics without what the clock decides."""
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in read_metrics(folder)]
+    return Classifier.load(folder / "model.npz").params.flat, rows
+
+
+@pytest.fixture(scope="module")
+def whole(sets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    Run.start(CONFIG, folder, *sets).train(workers=2, say=quiet)
+    return folder
+
+
+def test_the_run_folder(whole, sets):
+    names = ["checkpoint.npz", "checkpoint.previous.npz", "config.json", "metrics.jsonl", "model.npz"]
+    assert sorted(p.name for p in whole.iterdir()) == names
+    fields = json.loads((whole / "config.json").read_text())
+    assert fields["micro_batch"] == 10
+    assert set(fields["versions"]) == {"numpyvit", "numpy", "python"}
+    assert TrainConfig.from_dict({k: v for k, v in fields.items() if k not in ("versions", "data_md5")}) == CONFIG
+    rows = read_metrics(whole)
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 5), (2, 10), (3, 15)]
+    keys = {"epoch", "step", "train_loss", "test_loss", "test_accuracy", "lr", "images_per_second", "seconds"}
+    assert all(set(row) == keys for row in rows)
+    assert rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
+    assert rows[2]["train_loss"] < rows[0]["train_loss"]
+    p = Classifier.load(whole / "model.npz").predict(sets[1].images)
+    assert rows[2]["test_accuracy"] == pytest.approx(np.mean(p.argmax(1) == sets[1].labels))
+
+
+@pytest.mark.parametrize("at", [1, 3, 5, 7, 14])
+def test_stopped_and_resumed_it_ends_with_the_same_bits(at, whole, sets, tmp_path, monkeypatch):
+    """Ctrl-C in the middle of step `at`; resumed with another number of workers."""
+    step = AdamW.step
+
+    def step_then_ctrl_c(self, *args, **options):
+        step(self, *args, **options)
+        if self.t == at:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    run = Run.start(CONFIG, tmp_path, *sets)
+    with monkeypatch.context() as patch:
+        patch.setattr(AdamW, "step", step_then_ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(workers=2, say=quiet)
+    assert run.step == at
+    again = Run.resume(tmp_path, *sets, quiet)
+    assert again.step == at
+    again.train(workers=1, say=quiet)
+    (weights, rows), (wanted, wanted_rows) = result(tmp_path), result(whole)
+    assert np.array_equal(weights, wanted)
+    assert rows == wanted_rows
+
+
+def test_killed_between_the_row_and_the_checkpoint_no_row_comes_twice(whole, sets, tmp_path, monkeypatch):
+    run = Run.start(CONFIG, tmp_path, *sets)
+    save, calls = run.save, []
+
+    def fail_at_second():
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("killed")
+        save()
+
+    monkeypatch.setattr(run, "save", fail_at_second)
+    with pytest.raises(RuntimeError, match="killed"):
+        run.train(workers=1, say=quiet)
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2]
+    with open(tmp_path / "metrics.jsonl", "a") as f:
+        f.write('{"epoch": 3, "st')                  # a row that a kill cut off
+    again = Run.resume(tmp_path, *sets, quiet)
+    assert again.step == 5
+    again.train(workers=1, say=quiet)
+    assert result(tmp_path)[1] == result(whole)[1]
+    assert np.array_equal(result(tmp_path)[0], result(whole)[0])
+
+
+def test_a_finished_run_resumes_to_nothing(whole, sets):
+    before = (whole / "metrics.jsonl").read_text()
+    Run.resume(whole, *sets, quiet).train(workers=1, say=quiet)
+    assert (whole / "metrics.jsonl").read_text() == before
+
+
+def test_validation_chooses_the_epoch(sets, tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, val=0.2)
+    run = Run.start(config, tmp_path, *sets)
+    assert len(run.train_set) + len(run.val_set) == 150
+    weights = {}
+    monkeypatch.setattr(run, "rate", lambda step: 1e-2 if step < 8 else 10.0)        # ruins what was learned
+    end = run.end_epoch
+
+    def remember(*args):
+        line = end(*args)
+        weights[run.step // run.epoch_steps] = run.params.flat.copy()
+        return line
+
+    monkeypatch.setattr(run, "end_epoch", remember)
+    run.train(workers=1, say=quiet)
+    rows = read_metrics(tmp_path)
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    assert best["epoch"] < 3
+    assert np.array_equal(Classifier.load(tmp_path / "model.npz").params.flat, weights[best["epoch"]])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(sets, tmp_path):
+    config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=1e30, warmup=0))
+    with pytest.raises(UserError, match=r"(loss is (nan|inf)|norm is (nan|inf)).* at step [1-9]"):
+        Run.start(config, tmp_path, *sets).train(workers=1, say=quiet)
+    assert (tmp_path / "checkpoint.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoint.npz", "checkpoint.previous.npz", "model.npz"])
+def test_a_folder_that_holds_a_run_is_refused(sets, tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(UserError, match="holds a run already"):
+        Run.start(CONFIG, tmp_path, *sets)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "precious")]
+
+
+def test_a_checkpoint_of_another_shape_is_refused(sets, tmp_path):
+    Run.start(CONFIG, tmp_path / "a", *sets)
+    wider = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, width=16))
+    Run.start(wider, tmp_path / "b", *sets)
+    (tmp_path / "b" / "checkpoint.npz").replace(tmp_path / "a" / "checkpoint.npz")
+    with pytest.raises(UserError, match=r"does not belong to its config.json: it holds [\d,]+ float32 weights"):
+        Run.resume(tmp_path / "a", *sets, quiet)
+
+
+def test_other_data_than_before_is_refused(sets, tmp_path):
+    Run.start(CONFIG, tmp_path, *sets)
+    with pytest.raises(UserError, match="another version of digits"):
+        Run.resume(tmp_path, sets[1], sets[0], quiet)
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[1]", "not json", '{"data": "digits"}'])
+def test_a_folder_without_a_whole_config_is_refused(sets, tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"holds no run: its config.json is missing or damaged"):
+        Run.resume(tmp_path, *sets, quiet)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of this kind are Unix's")
+def test_a_disk_that_fills_up_during_the_run(tmp_path):
+    """The checkpoint cannot be written any more: one line, and the one before it is whole."""
+    script = f"""
+import resource, sys
+from numpyvit import training
+from numpyvit.cli import main
+end = training.Run.end_epoch
+def fill_up(self, *args):
+    if self.step >= 2 * self.epoch_steps:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
+    return end(self, *args)
+training.Run.end_epoch = fill_up
+sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / 'run')!r}, "--quiet"]))
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "could not be written (File too large)" in done.stderr
+    train, test = data.digits()
+    assert Run.resume(tmp_path / "run", train, test, quiet).step == 23
+    Classifier.load(tmp_path / "run" / "model.npz")
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"epochs": 0}, "--epochs is 0"), ({"batch_size": -3}, "--batch-size is -3"), ({"lr": float("nan")}, "--lr is nan"),
+    ({"lr": 0.0}, "--lr is 0"), ({"weight_decay": -1.0}, "--weight-decay is -1"), ({"seed": -1}, "--seed is -1"),
+    ({"val": 1.0}, "--val is 1.0"), ({"micro_batch": 0}, "--micro-batch is 0"),
+    ({"preset": "mnits"}, "did you mean 'mnist'"), ({"preset": "ViT-Ti/16"}, "8x8 cannot be cut into patches of 16x16"),
+])
+def test_impossible_settings_are_refused(sets, changes, message):
+    with pytest.raises(UserError, match=message):
+        TrainConfig.make("digits", sets[0], **changes)
+
+
+def test_a_preset_is_made_to_fit_the_data():
+    images = np.zeros((4, 32, 64, 3), np.uint8)
+    train = make_dataset("x", images, np.arange(4), tuple("abcd"))
+    config = TrainConfig.make("cifar10", train, "ViT-Ti/16", epochs=2, lr=None)
+    assert (config.model.image, config.model.channels, config.model.classes) == ((32, 64), 3, 4)
+    assert (config.recipe.epochs, config.model.width) == (2, 192)
+
+
+def test_augmentation_of_the_recipes():
+    rng, images = np.random.default_rng(0), np.full((50, 8, 8, 1), 200, np.uint8)
+    assert augmentation(Recipe("x", 1)) is None
+    moved = augmentation(Recipe("x", 1, shift=2))(images, rng)
+    assert set(np.unique(moved)) == {0, 200}          # whole pixels
+    turned = augmentation(Recipe("x", 1, turn=20, flip=True))(images, rng)
+    assert len(np.unique(turned)) > 10                # interpolated

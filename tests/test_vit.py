@@ -1,0 +1,190 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from numpyvit import AdamW, UserError, ViT, ViTConfig, cross_entropy, presets
+from numpyvit.gradcheck import check_model, layer_pair, noisy
+from numpyvit.testing import (
+    assert_batch_splits,
+    assert_dtype_kept,
+    assert_linear_backward,
+    assert_pure,
+    assert_reentrant,
+    close,
+    normal,
+    seeds,
+    vit_configs,
+)
+
+COUNTS = {                                            # of the papers, at 224x224 with 1000 classes
+    "ViT-Ti/16": 5_717_416, "ViT-S/16": 22_050_664, "ViT-B/16": 86_567_656, "ViT-L/16": 304_326_632,
+    "ViT-H/14": 632_045_800,
+}
+
+
+@pytest.mark.parametrize(("name", "count"), list(COUNTS.items()))
+def test_parameter_counts(name, count):
+    assert ViT(presets[name]).count() == count
+
+
+def images_for(config, B, seed, dtype=np.float64):
+    return normal((B, *config.image, config.channels), seed, dtype)
+
+
+OPTIONS = {
+    "pooling": ["cls", "mean"], "positions": ["learned", "sinusoidal", "none"], "head_hidden": [0, 5],
+    "gelu": ["tanh", "erf"], "dropout": [0.0, 0.2], "qkv_bias": [True, False],
+}
+
+
+@pytest.mark.parametrize("options", list(itertools.product(*OPTIONS.values())), ids=lambda o: "-".join(map(str, o)))
+def test_gradients_of_the_whole_model_in_every_option(options):
+    fields = dict(zip(OPTIONS, options, strict=True))
+    p = fields["dropout"]
+    config = ViTConfig((6, 4), (3, 2), 2, 3, width=8, depth=2, heads=2, mlp_width=6, attention_dropout=p, drop_path=p,
+                       **fields)
+    seed = 1 + sum(len(str(o)) for o in options)
+    report = check_model(ViT(config), images_for(config, 3, seed), seed, directions=2,
+                         rng=lambda: np.random.default_rng(seed))
+    assert report, f"\n{report}"
+
+
+class WithImageGradients:
+    """A ViT in the form of a layer: backward(dy, cache, grads) gives the images' gradients too."""
+
+    def __init__(self, config):
+        self.model = ViT(config)
+        self.forward = self.model.forward
+
+    def backward(self, dy, cache, grads):
+        return self.model.backward(dy, cache, grads, need_dx=True)
+
+
+@given(vit_configs(), seeds)
+def test_contract(config, seed):
+    model, x = WithImageGradients(config), images_for(config, 3, seed)
+    params = noisy(model.model, seed)
+    forward, backward, names = layer_pair(model, params)
+    inputs = x, *(params[name] for name in names[1:])
+    for check in (assert_linear_backward, assert_pure, assert_dtype_kept, assert_reentrant, assert_batch_splits):
+        check(forward, backward, *inputs, seed=seed)
+
+
+@given(vit_configs(dropout=True), seeds)
+def test_dropout_is_frozen_by_its_seed_and_off_in_evaluation(config, seed):
+    model, x = ViT(config), images_for(config, 3, seed)
+    params = noisy(model, seed)
+    a, b = (model.forward(params, x, np.random.default_rng(seed))[0] for _ in range(2))
+    assert np.array_equal(a, b)
+    plain, _ = model.forward(params, x)
+    assert np.array_equal(plain, model.forward(params, x, need_cache=False)[0])
+    if not (config.dropout or config.attention_dropout or config.drop_path):
+        assert np.array_equal(a, plain)
+
+
+@given(vit_configs(dropout=True), seeds)
+def test_the_last_blocks_shortcut_changes_nothing(config, seed):
+    """With taps every token of the last block is computed, without only the one that is read."""
+    model, x = ViT(config), images_for(config, 2, seed)
+    params, taps = noisy(model, seed), {}
+    y, cache = model.forward(params, x, np.random.default_rng(seed))
+    y_long, cache_long = model.forward(params, x, np.random.default_rng(seed), taps=taps)
+    assert close(y, y_long)
+    g, g_long = params.zeros_like(), params.zeros_like()
+    dy = normal(y.shape, seed)
+    dx, dx_long = model.backward(dy, cache, g, need_dx=True), model.backward(dy, cache_long, g_long, need_dx=True)
+    assert close(dx, dx_long, 1e-9)
+    assert close(g.flat, g_long.flat, 1e-9)
+    N, D = config.tokens, config.width
+    assert list(taps) == [f"blocks.{i}" for i in range(config.depth)]
+    for tap in taps.values():
+        assert tap["attention"].shape == (2, config.heads, N, N)
+        assert tap["output"].shape == (2, N, D)
+
+
+@given(vit_configs(dropout=True), seeds)
+def test_starts_at_a_loss_of_ln_K(config, seed):
+    model = ViT(config)
+    logits, _ = model.forward(model.init(seed), images_for(config, 4, seed, np.float32))
+    loss, _ = cross_entropy(logits, np.arange(4) % config.classes)
+    assert loss == pytest.approx(math.log(config.classes), abs=0.1)
+
+
+@settings(max_examples=5)
+@given(st.sampled_from(["cls", "mean"]), seeds)
+def test_overfits_eight_images(pooling, seed):
+    config = ViTConfig(8, 4, 1, 10, width=32, depth=2, heads=2, mlp_width=64, pooling=pooling)
+    model, x = ViT(config), images_for(config, 8, seed, np.float32)
+    labels = np.random.default_rng(seed).integers(0, 10, 8)
+    params = model.init(seed)
+    optimizer = AdamW(params, weight_decay=0)
+    for _ in range(150):
+        logits, cache = model.forward(params, x)
+        loss, dlogits = cross_entropy(logits, labels)
+        grads = params.zeros_like()
+        model.backward(dlogits, cache, grads)
+        optimizer.step(params, grads, 5e-3)
+    assert loss < 0.01
+
+
+def test_a_model_takes_no_tokens_order_from_attention_alone():
+    """Without positions, patches in another order give the same logits; with positions they do not."""
+    for positions, same in (("none", True), ("learned", False), ("sinusoidal", False)):
+        config = ViTConfig(4, 2, 1, 3, width=8, depth=2, heads=2, mlp_width=8, positions=positions)
+        model = ViT(config)
+        params, x = noisy(model, 0), images_for(config, 2, 0)
+        swapped = np.concatenate([x[:, 2:], x[:, :2]], axis=1)
+        assert np.allclose(model.forward(params, x)[0], model.forward(params, swapped)[0]) == same
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"patch_size": 5}, "28x28 cannot be cut into patches of 5x5: choose a patch_size that divides"),
+    ({"image_size": (28, 30)}, "28x30 cannot be cut"),
+    ({"width": 66}, "width 66 cannot be split over 4 heads"),
+    ({"pooling": "men"}, "did you mean 'mean'"),
+    ({"positions": "sinusoid"}, "did you mean 'sinusoidal'"),
+    ({"gelu": "relu"}, "one of tanh, erf"),
+    ({"depth": 0}, "depth is 0: it must be a whole number above 0"),
+    ({"width": 64.0}, "width is 64.0"),
+    ({"dropout": 1.0}, "dropout is 1.0: it must be a number from 0 to 0.99"),
+    ({"dropout": math.nan}, "dropout is nan"),
+    ({"image_size": "28"}, "image_size is '28'"),
+    ({"norm_eps": 0}, "norm_eps is 0"),
+    ({"qkv_bias": 1}, "qkv_bias is 1"),
+])
+def test_parts_that_do_not_fit_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        ViTConfig(**fields)
+
+
+def test_a_config_goes_to_a_dict_and_back():
+    config = ViTConfig((8, 4), (4, 2), gelu="erf")
+    assert ViTConfig.from_dict(config.to_dict()) == config
+    assert ViTConfig.from_dict({**config.to_dict(), "image_size": [8, 4], "patch_size": [4, 2]}) == config
+    with pytest.raises(UserError, match="'depht' is unknown: did you mean 'depth'"):
+        ViTConfig.from_dict({"depht": 3})
+
+
+@pytest.mark.parametrize(("images", "message"), [
+    (np.zeros((2, 3, 8, 4), np.float32), r"channels-first: images.transpose\(0, 2, 3, 1\)"),
+    (np.zeros((2, 8, 8, 3), np.float32), r"shape \(2, 8, 8, 3\), the model wants \(B, 8, 4, 3\)"),
+    (np.zeros((8, 4, 3), np.float32), "the model wants"),
+    (np.zeros((2, 8, 4, 3), np.uint8), "uint8, not normalised floats"),
+    (np.zeros((2, 8, 4, 3), np.float64), r"float64 and the weights float32: images.astype\('float32'\)"),
+    (np.full((2, 8, 4, 3), np.nan, np.float32), "NaN or infinity"),
+    (np.full((2, 8, 4, 3), np.inf, np.float32), "NaN or infinity"),
+])
+def test_images_that_do_not_fit_are_refused(images, message):
+    model = ViT(ViTConfig((8, 4), 4, 3))
+    with pytest.raises(UserError, match=message):
+        model.forward(model.init(), images)
+
+
+def test_another_models_weights_are_refused():
+    config = ViTConfig(8, 4)
+    with pytest.raises(UserError, match="not of the model that this Buffer was made for"):
+        ViT(config).forward(ViT(config).init(), np.zeros((1, 8, 8, 1), np.float32))
