@@ -39,7 +39,8 @@ def test_train_prints_its_epochs_and_what_to_do_next(tmp_path, capsys, monkeypat
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, "train", "--epochs", 2, "--seed", 3, "--val", 0.1)
     assert (code, err) == (0, [])
-    assert re.match(r"digits: 1,295 training and 359 test images; a ViT of [\d,]+ weights; runs/digits-digits-[\d-]+$", out[0])
+    first = r"digits: 1,295 training and 359 test images; a ViT of [\d,]+ weights; runs/digits-digits-[\d-]+$"
+    assert re.match(first, out[0])
     assert [line.split()[:2] for line in out[1:3]] == [["epoch", "1"], ["epoch", "2"]]
     assert re.match(r"test accuracy [\d.]+% after [\d.]+ s of training; next: numpyvit evaluate runs/", out[3])
     assert (tmp_path / out[0].split()[-1] / "model.npz").exists()
