@@ -54,6 +54,7 @@ class Workers:
                 raise UserError(f"{name} is {value}: it must be 1 or more")
         self.model, self.loss, self.seed, self.micro_batch = model, loss, seed, micro_batch
         self.workers = workers or available_cores()
+        self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
         self._stack = ExitStack()
@@ -63,6 +64,12 @@ class Workers:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+        self._pool = None
+
+    def _map(self, run: Callable[[int], None], items: range) -> None:
+        if self._pool is None:
+            raise UserError("these Workers are not at work: use them inside `with Workers(model) as workers:`")
+        list(self._pool.map(run, items))
 
     def loss_and_grad(self, params: Buffer, images: Array, labels: Array, step: int = 0) -> tuple[float, Buffer]:
         """The mean loss over the batch and its gradients: images (B, H, W, C), normalised, labels (B,) or (B, K).
@@ -86,7 +93,7 @@ class Workers:
                 self.model.backward(dlogits, cache, grads)
             tree.add(i, float(loss), grads)
 
-        list(self._pool.map(run, range(pieces)))
+        self._map(run, range(pieces))
         return tree.total()
 
     def predict(self, params: Buffer, data: Dataset | Array) -> Array:
@@ -102,7 +109,7 @@ class Workers:
                 part = normalise(part, data.mean, data.std, params.flat.dtype)
             logits[start:start + size] = self.model.forward(params, part, need_cache=False)[0]
 
-        list(self._pool.map(run, range(0, n, size)))
+        self._map(run, range(0, n, size))
         return logits
 
 

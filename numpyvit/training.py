@@ -166,7 +166,10 @@ class Run:
                 if not math.isfinite(loss):
                     raise UserError(f"the loss is {loss} at step {self.step}: start again with a lower --lr than {r.lr}; "
                                     f"the weights of the last epoch are in {self.folder}")
-                clip_norm(grads, r.clip)
+                try:
+                    clip_norm(grads, r.clip)
+                except UserError as error:
+                    raise UserError(f"at step {self.step}: {error}") from None
                 self.optimizer.step(self.params, grads, self.rate(self.step))
                 self.step += 1
                 self.loss_sum += loss * len(labels)

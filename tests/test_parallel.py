@@ -136,6 +136,11 @@ def test_an_error_in_a_worker_reaches_the_caller():
             w.loss_and_grad(model.init(), images, labels)
 
 
+def test_outside_of_with_they_say_so():
+    with pytest.raises(UserError, match="use them inside `with"):
+        Workers(ViT(PLAIN)).predict(ViT(PLAIN).init(), draw(2, 0)[0])
+
+
 @pytest.mark.parametrize("options", [{"workers": 0}, {"micro_batch": -1}])
 def test_impossible_numbers_are_refused(options):
     with pytest.raises(UserError, match="must be 1 or more"):

@@ -161,6 +161,11 @@ def test_parts_that_do_not_fit_are_refused(fields, message):
         ViTConfig(**fields)
 
 
+def test_drop_path_rises_with_depth():
+    blocks = ViT(ViTConfig(depth=4, drop_path=0.2)).blocks
+    assert [block.drop_path for block in blocks] == pytest.approx([0.05, 0.1, 0.15, 0.2])
+
+
 def test_a_config_goes_to_a_dict_and_back():
     config = ViTConfig((8, 4), (4, 2), gelu="erf")
     assert ViTConfig.from_dict(config.to_dict()) == config

@@ -6,6 +6,7 @@
     layernorm   normalise each token over its features
     gelu        the MLP's nonlinearity, in two forms (erf.py: the error function it needs)
     softmax     scores into probabilities
+    qkv         queries, keys and values out of each token
     attention   tokens look at each other
     mlp         each token by itself
     dropout     dropping activations, and whole branches

@@ -12,7 +12,8 @@ import numpy as np
 from ..backend import Array, get_xp, row_dot
 from ..params import Buffer
 from .dropout import draw_mask
-from .linear import Linear, linear_backward, linear_forward
+from .linear import Linear
+from .qkv import qkv_backward, qkv_forward, qkv_gradients, split_heads
 from .softmax import softmax_backward, softmax_forward
 
 
@@ -56,7 +57,7 @@ def keys_first_forward(q: Array, k: Array, v: Array, mask: Array | None = None) 
     return o, (q, k, v, e, total, o, mask)
 
 
-def keys_first_backward(do: Array, cache: tuple, out: tuple[Array, Array, Array]) -> None:
+def keys_first_backward(do: Array, cache: tuple, out: list[Array]) -> None:
     """do (B, h, M, E)  ->  dq, dk, dv, written to the three arrays of `out`, so that they can be parts of one.
 
     With do' = do / total, dv = (e * mask)' do', and, since a_ij = e_ij / total_i,
@@ -81,12 +82,6 @@ def keys_first_backward(do: Array, cache: tuple, out: tuple[Array, Array, Array]
     xp.matmul(ds.transpose(1, 2, 0, 3), q, out=dk)
 
 
-def split_heads(x: Array, parts: int, heads: int) -> Array:
-    """(B, N, parts * D)  ->  (parts, B, h, N, E), a view: q, k, v = split_heads(qkv, 3, heads)."""
-    B, N, width = x.shape
-    return x.reshape(B, N, parts, heads, width // parts // heads).transpose(2, 0, 3, 1, 4)
-
-
 class Attention:
     """Weights: qkv (D, 3D), its columns q, k, v and in each the heads; proj (D, D).
 
@@ -95,52 +90,34 @@ class Attention:
     """
 
     def __init__(self, width: int, heads: int, qkv_bias: bool = True, dropout: float = 0.0) -> None:
-        self.width, self.heads, self.dropout = width, heads, dropout
+        self.heads, self.dropout = heads, dropout
         self.qkv = Linear(width, 3 * width, bias=qkv_bias)
         self.proj = Linear(width, width)
 
     def forward(self, params: Buffer, x: Array, rng: np.random.Generator | None = None, rows: int | None = None,
                 taps: dict[str, Any] | None = None) -> tuple[Array, tuple]:
         """x (B, N, D)  ->  y (B, rows or N, D), cache. taps["attention"]: the probabilities (B, h, rows or N, N)."""
-        (B, N, D), h = x.shape, self.heads
-        c1: Any
-        if rows is None:
-            qkv, c1 = self.qkv.forward(params, x)                        # (B, N, 3D)
-            q, k, v = split_heads(qkv, 3, h)                             # each (B, h, N, E)
-        else:
-            w, b = params[self.qkv.w], params[self.qkv.b] if self.qkv.b else None
-            q_rows, c_q = linear_forward(x[:, :rows], w[:, :D], None if b is None else b[:D])
-            kv, c_kv = linear_forward(x, w[:, D:], None if b is None else b[D:])
-            (q,), (k, v), c1 = split_heads(q_rows, 1, h), split_heads(kv, 2, h), (c_q, c_kv)
+        B, N, D = x.shape
+        w, b = params[self.qkv.w], params[self.qkv.b] if self.qkv.b else None
+        (q, k, v), c1 = qkv_forward(x, w, b, self.heads, rows)           # each (B, h, N, E), q perhaps fewer rows
         mask = None
         if rng is not None and self.dropout:
-            mask = draw_mask(rng, (N, B, h, N), self.dropout, x)[..., :rows]
+            mask = draw_mask(rng, (N, B, self.heads, N), self.dropout, x)[..., :rows]
         o, c2 = keys_first_forward(q, k, v, mask)                        # (B, h, rows or N, E)
         if taps is not None:
-            taps["attention"] = (c2[3] / c2[4][..., 0]).transpose(1, 2, 3, 0)
+            *_, e, total, _, _ = c2
+            taps["attention"] = (e / total[..., 0]).transpose(1, 2, 3, 0)
         y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, o.shape[2], D))
         return y, (c1, c2, c3)
 
     def backward(self, dy: Array, cache: tuple, grads: Buffer) -> Array:
         """dy (B, rows or N, D)  ->  dx (B, N, D); adds the weights' gradients into grads."""
         c1, c2, c3 = cache
-        xp, (B, M, D), N, h = get_xp(dy), dy.shape, c2[1].shape[2], self.heads
         do = self.proj.backward(dy, c3, grads)                           # (B, rows or N, D)
-        (do,) = split_heads(do, 1, h)                                    # (B, h, rows or N, E)
-        if M == N and len(c1) == 3:                                      # one fused product made q, k and v
-            dqkv = xp.empty((B, N, 3 * D), dy.dtype)
-            keys_first_backward(do, c2, out=tuple(split_heads(dqkv, 3, h)))
-            return self.qkv.backward(dqkv, c1, grads)
-        c_q, c_kv = c1
-        dq, dkv = xp.empty((B, M, D), dy.dtype), xp.empty((B, N, 2 * D), dy.dtype)
-        keys_first_backward(do, c2, out=(*split_heads(dq, 1, h), *split_heads(dkv, 2, h)))
-        dx_rows, dw_q, db_q = linear_backward(dq, c_q)
-        dx, dw_kv, db_kv = linear_backward(dkv, c_kv)
-        dx[:, :M] += dx_rows
-        dw, db = grads[self.qkv.w], grads[self.qkv.b] if self.qkv.b else None
-        dw[:, :D] += dw_q
-        dw[:, D:] += dw_kv
-        if db is not None:
-            db[:D] += db_q
-            db[D:] += db_kv
+        arrays, dqkv = qkv_gradients(c1, self.heads)
+        keys_first_backward(split_heads(do, 1, self.heads)[0], c2, out=dqkv)
+        dx, dw, db = qkv_backward(arrays, c1)
+        grads[self.qkv.w] += dw
+        if self.qkv.b:
+            grads[self.qkv.b] += db
         return dx

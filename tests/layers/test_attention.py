@@ -35,7 +35,7 @@ def test_keys_first_equals_the_textbook(shape, queries, dropout, seed):
     o_fast, cache_fast = keys_first_forward(q, k, v, None if mask is None else mask.transpose(3, 0, 1, 2))
     assert close(o_fast, o)
     do = normal(o.shape, seed + 4)
-    out = np.empty_like(q), np.empty_like(k), np.empty_like(v)
+    out = [np.empty_like(q), np.empty_like(k), np.empty_like(v)]
     keys_first_backward(do, cache_fast, out)
     for fast, plain in zip(out, attention_backward(do, cache), strict=True):
         assert close(fast, plain)
@@ -93,6 +93,6 @@ def test_scores_are_scaled_by_the_heads_width():
 def test_extreme_scores_stay_finite(scale):
     q, k, v = normal((1, 1, 3, 2), 0) * scale, normal((1, 1, 3, 2), 1), normal((1, 1, 3, 2), 2)
     o, cache = keys_first_forward(q, k, v)
-    out = np.empty_like(q), np.empty_like(k), np.empty_like(v)
+    out = [np.empty_like(q), np.empty_like(k), np.empty_like(v)]
     keys_first_backward(np.ones_like(o), cache, out)
     assert all(np.isfinite(a).all() for a in (o, *out))

@@ -1,0 +1,30 @@
+"""Minutes of training on real data: `pytest -m slow`. The figures that the README promises, asked for with a margin."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from numpyvit.cli import main
+from numpyvit.training import read_metrics
+
+pytestmark = pytest.mark.slow
+DATA = os.environ.get("NUMPYVIT_TEST_DATA")           # a folder with mnist/, cifar10/: the real files
+
+
+def train(tmp_path, *args):
+    assert main(["train", "--out", str(tmp_path / "run"), "--quiet", *args]) == 0
+    return read_metrics(tmp_path / "run")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_digits(seed, tmp_path):
+    rows = train(tmp_path, "--seed", str(seed))
+    assert rows[-1]["test_accuracy"] >= 0.98
+
+
+@pytest.mark.parametrize(("name", "accuracy"), [("mnist", 0.985), ("fashion-mnist", 0.88), ("cifar10", 0.6)])
+def test_real_images(name, accuracy, tmp_path):
+    if not DATA or not (Path(DATA) / name).exists():
+        pytest.skip(f"the real {name} is not here: set NUMPYVIT_TEST_DATA to the folder that holds {name}/")
+    assert train(tmp_path, "--data", name, "--data-dir", DATA)[-1]["test_accuracy"] >= accuracy
