@@ -1,5 +1,5 @@
-"""SGD and AdamW over the flat buffer, and clipping. Each is a few lines over one array, cut into blocks that stay in the
-cache while several passes go over them.
+"""SGD and AdamW over the flat buffer, and clipping. Each is a few lines over one array, cut into blocks so that the
+intermediate results are small and stay in the cache.
 """
 
 import math
@@ -11,7 +11,7 @@ from .backend import Array, get_xp
 from .errors import UserError
 from .params import Buffer
 
-BLOCK = 32768        # elements: five float32 arrays of them stay in a 1 MB cache; AdamW is 2 times faster for it
+BLOCK = 32768        # elements. AdamW is 1.05 to 1.1 times faster for it, and makes no arrays of the model's size
 
 
 def blocks(size: int, decayed: int) -> Iterator[tuple[slice, bool]]:

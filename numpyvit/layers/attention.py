@@ -1,8 +1,9 @@
 """Multi-head self-attention ("Attention Is All You Need", section 3.2): each token asks all tokens, by their content.
 
 The textbook pair comes first and is all of the mathematics; the tests keep it as the reference. The pair after it, which
-the layer runs, computes the same with the scores laid out keys first, (keys, B, h, queries), since what softmax does for
-a query - maximum, sum, division - then runs down whole rows of memory at once: 5 to 10 times faster for N of 17 to 65.
+the layer runs, computes the same with the scores laid out keys first, (keys, B, h, queries): what softmax does for a query
+then runs over long rows of memory for all queries at once. The maximum and the sum take a seventh to a twentieth of the
+time, and attention as a whole 5 to 15 % less (N of 17 to 65).
 """
 
 from typing import Any

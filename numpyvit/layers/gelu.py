@@ -17,7 +17,7 @@ C3 = 0.044715 * C1
 
 def gelu_tanh_forward(x: Array) -> tuple[Array, Cache]:
     """x (...)  ->  y (...), cache.    y = x/2 (1 + t),   t = tanh(sqrt(2/pi) (x + 0.044715 x^3))."""
-    t = get_xp(x).tanh(x * (C1 + C3 * (x * x)))                          # x**3 would be 20 times slower than products
+    t = get_xp(x).tanh(x * (C1 + C3 * (x * x)))                          # x * x * x: x**3 is 20 to 250 times slower
     half = 0.5 * x
     return half + half * t, (x, t)
 
