@@ -39,7 +39,7 @@ def row_sum(x: Array) -> Array:
 
 
 def row_dot(a: Array, b: Array) -> Array:
-    """Dot product over the last axis, kept: (..., D), (..., D) -> (..., 1). 1.3 times faster than einsum, 3 than (a * b).sum."""
+    """Dot product over the last axis, kept: (..., D), (..., D) -> (..., 1). 1.3 times as fast as einsum."""
     xp = get_xp(a)
     dot = xp.vecdot(a, b) if xp is np else (a * b).sum(-1)      # CuPy has no vecdot
     return dot[..., None]
