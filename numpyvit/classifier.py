@@ -1,5 +1,6 @@
 """A trained model as one thing: config, weights, preprocessing and class names, in one .npz."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,15 @@ class Classifier:
     classes: tuple[str, ...]
     background: float = 0.0
 
+    def __post_init__(self) -> None:
+        C, K = self.config.channels, self.config.classes
+        arrays = self.params.flat, self.mean, self.std
+        if not (all(a.dtype.kind == "f" and np.isfinite(a).all() for a in arrays) and (self.std > 0).all()):
+            raise UserError("weights, mean and std must be finite floats, and std above 0")
+        if not (self.mean.shape == self.std.shape == (C,) and len(self.classes) == K
+                and all(isinstance(name, str) for name in self.classes)):
+            raise UserError(f"mean and std must have {C} values, and classes {K} names, as the model's config has it")
+
     @property
     def config(self) -> ViTConfig:
         return self.model.config
@@ -49,49 +59,48 @@ class Classifier:
         try:
             model = ViT(ViTConfig.from_dict(note["config"]))
             params = Buffer(model.params, arrays["weights"])
-            mean, std = arrays["mean"], arrays["std"]
-            classes, background = tuple(note["classes"]), float(note["background"])
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(model, params, arrays["mean"], arrays["std"], tuple(note["classes"]), float(note["background"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path} does not hold a whole classifier ({error})") from None
-        C, K = model.config.channels, model.config.classes
-        fits = mean.shape == std.shape == (C,) and len(classes) == K and params.flat.dtype.kind == "f"
-        if not fits or not all(np.isfinite(a).all() for a in (params.flat, mean, std)):
-            raise UserError(f"{path} does not hold a whole classifier: its parts do not fit each other, or hold NaN")
-        return cls(model, params, mean, std, classes, background)
 
     def predict(self, images: Array, workers: int | None = None) -> Array:
         """images (n, H, W, C) uint8  ->  probabilities (n, K). Raises UserError for images that do not fit."""
         images = np.asarray(images)
-        H, W = self.config.image
-        if images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == (H, W, self.config.channels):
-            data = Dataset("", images, np.zeros(len(images), np.int64), self.mean, self.std, self.classes)
-            with Workers(self.model, workers=workers) as threads:
-                return softmax_forward(threads.predict(self.params, data))[0]
-        normalised = images if images.dtype != np.uint8 else images.astype(self.params.flat.dtype)
-        self.model.check_images(self.params, normalised)                 # says what is wrong with the shape or dtype
-        raise UserError(f"images are {images.dtype}, wanted uint8 (0 to 255): predict normalises them itself")
+        if images.dtype != np.uint8:
+            raise UserError(f"images are {images.dtype}, wanted uint8 (0 to 255): predict normalises them itself")
+        data = Dataset("", images, np.zeros(len(images), np.int64), self.mean, self.std, self.classes)
+        with Workers(self.model, workers=workers) as threads:
+            return softmax_forward(threads.predict(self.params, data))[0]
 
     def read_image(self, path: str | Path) -> tuple[Array, str]:
         """Any image that Pillow opens  ->  (H, W, C) uint8 as this model wants it, and a remark on what was done to it.
 
-        Turned as its EXIF says, laid on white where it is transparent, made grey or RGB, fitted whole into the model's
-        size on a border of its own colour, and inverted where the model learned light strokes on a dark ground and
-        this is dark on light (or the other way round). Raises UserError for a file that is not an image.
+        Its first frame, turned as its EXIF says, laid on white where it is transparent, made grey or RGB, fitted whole
+        into the model's size on a border of its own colour, and inverted where the model learned light strokes on a dark
+        ground and this is dark on light (or the other way round). Raises UserError for a file that is not an image.
         """
         from PIL import Image, ImageOps
 
         size = self.config.image[::-1]
+        if not Path(path).is_file():
+            raise UserError(f"{str(path)!r} does not exist, or is not a file")
         try:
-            with Image.open(path) as opened:
-                image = to_mode(ImageOps.exif_transpose(opened), "L" if self.config.channels == 1 else "RGB")
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist") from None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")                          # of large images, of damaged remarks in them
+                with Image.open(path) as opened:
+                    frames = getattr(opened, "n_frames", 1)
+                    clear = opened.has_transparency_data
+                    image = to_mode(ImageOps.exif_transpose(opened), "L" if self.config.channels == 1 else "RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = str(error).replace(str(path), "it").replace(repr(str(path)), "it")
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            if isinstance(error, Image.UnidentifiedImageError):
+                reason = "Pillow does not know its format"
             raise UserError(f"{path} cannot be read as an image ({reason})") from None
         pixels = np.atleast_3d(np.asarray(image))
         colour = tuple(int(np.median(np.concatenate([p[0], p[-1], p[:, 0], p[:, -1]]))) for p in np.moveaxis(pixels, 2, 0))
         remark = f"{image.width}x{image.height}" + (f" fitted into {size[0]}x{size[1]}" if image.size != size else "")
+        remark += f", first of {frames} frames" if frames > 1 else ""
+        remark += ", transparency laid on white" if clear else ""
         padded = ImageOps.pad(image, size, Image.Resampling.BICUBIC, color=colour if len(colour) > 1 else colour[0])
         pixels = np.atleast_3d(np.asarray(padded))
         if self.config.channels == 1 and abs(colour[0] - self.background) > 127:
@@ -107,14 +116,19 @@ def border_grey(images: Array) -> float:
 
 
 def to_mode(image, mode: str):  # type: ignore[no-untyped-def]     # Pillow's types need the import that we put off
-    """A Pillow image in "L" or "RGB": 16-bit greys scaled rather than cut off, transparency laid on white."""
+    """A Pillow image in "L" or "RGB": 16-bit greys scaled rather than cut off, transparency laid on white. Greys of no
+    declared depth (32-bit integers, floats) are read as going up to 1, 255 or 65535, the first that holds them all."""
     from PIL import Image
 
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image, np.float64)
-        top = 255 if values.max(initial=0) <= 255 else 65535
-        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-            raise ValueError(f"its values go from {values.min():g} to {values.max():g}, wanted 8 or 16 bits")
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= 65535):
+            raise ValueError(f"its values go from {low:g} to {high:g}, wanted 0 to 1, to 255 or to 65535")
+        if image.mode.startswith("I;16"):
+            top = 65535
+        else:
+            top = 1 if image.mode == "F" and high <= 1 else 255 if high <= 255 else 65535
         image = Image.fromarray((values * (255 / top)).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,7 +1,9 @@
 """The command: numpyvit train, evaluate, predict, info."""
 
 import argparse
+import dataclasses
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -17,11 +19,22 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def count(text: str) -> int:
+def count(value: str) -> int:
     """The type of options that count something."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
+        raise argparse.ArgumentTypeError(f"{value[:40]!r} is not a whole number above 0")
+    return int(value)
+
+
+def text(value: str) -> str:
+    """The type of options that name something. An empty one is most often a variable that was not set."""
+    if not value:
+        raise argparse.ArgumentTypeError("it is empty")
+    return value
+
+
+def path(value: str) -> Path:
+    return Path(text(value))
 
 
 def make_parser() -> Parser:
@@ -32,9 +45,11 @@ def make_parser() -> Parser:
 
     p = commands.add_parser("train", allow_abbrev=False,
                             help="train a model; with no argument, on the digits that ship with the package")
-    p.add_argument("--data", metavar="NAME", help="digits (default), mnist, fashion-mnist or cifar10")
-    p.add_argument("--data-dir", metavar="DIR", help="where the data sets lie: the files of mnist in DIR/mnist, and so on")
-    p.add_argument("--preset", metavar="NAME", help="the model, by default the data set's; `numpyvit info` lists them")
+    p.add_argument("--data", type=text, metavar="NAME", help="digits (default), mnist, fashion-mnist or cifar10")
+    p.add_argument("--data-dir", type=text, metavar="DIR",
+                   help="where the data sets lie: the files of mnist in DIR/mnist, and so on")
+    p.add_argument("--preset", type=text, metavar="NAME",
+                   help="the model, by default the data set's; `numpyvit info` lists them")
     p.add_argument("--epochs", type=count, metavar="N")
     p.add_argument("--batch-size", type=count, metavar="N")
     p.add_argument("--lr", type=float, metavar="X", help="AdamW's highest learning rate")
@@ -42,31 +57,33 @@ def make_parser() -> Parser:
     p.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
     p.add_argument("--workers", type=count, metavar="N", help="threads (default: the cores); changes no result")
     p.add_argument("--micro-batch", type=count, metavar="N", help="images in one thread's piece (default: by the model)")
-    p.add_argument("--device", metavar="cpu", default="cpu", help="cpu, the only one in this version")
+    p.add_argument("--device", type=text, metavar="cpu", default="cpu", help="cpu, the only one in this version")
     p.add_argument("--val", type=float, metavar="FRACTION",
                    help="hold out this share of the training set; keep the best epoch by it")
-    p.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default runs/DATA-PRESET-DATE-TIME)")
-    p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    p.add_argument("--out", type=path, metavar="DIR", help="the run's folder (default runs/DATA-PRESET-DATE-TIME)")
+    p.add_argument("--resume", type=path, metavar="DIR", help="go on with the run in DIR")
     p.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     p = commands.add_parser("evaluate", allow_abbrev=False, help="measure a trained model on its test set")
-    p.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    p.add_argument("--data-dir", metavar="DIR", help="as for train")
+    p.add_argument("run", type=path, metavar="RUN", help="a run's folder")
+    p.add_argument("--data-dir", type=text, metavar="DIR", help="as for train")
     p.add_argument("--workers", type=count, metavar="N")
 
     p = commands.add_parser("predict", allow_abbrev=False, help="say what is in images")
-    p.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or a model.npz")
-    p.add_argument("images", nargs="+", metavar="IMAGE", help="any file that Pillow opens")
+    p.add_argument("run", type=path, metavar="RUN", help="a run's folder, or a model.npz")
+    p.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="any file that Pillow opens")
 
     p = commands.add_parser("info", allow_abbrev=False, help="layers, shapes, weights and FLOPs of a model")
-    p.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run's folder, or a model.npz")
-    p.add_argument("--preset", metavar="NAME")
+    p.add_argument("run", nargs="?", type=path, metavar="RUN", help="a run's folder, or a model.npz")
+    p.add_argument("--preset", type=text, metavar="NAME")
     return parser
 
 
 def train(args: argparse.Namespace) -> None:
     from . import data
-    from .training import METRICS, Run, TrainConfig, read_config, read_metrics
+    from .recipes import TrainConfig
+    from .runs import read_config, read_metrics
+    from .training import Run
 
     check_choice("--device", args.device, ["cpu"])
     say = (lambda line: None) if args.quiet else print
@@ -76,7 +93,7 @@ def train(args: argparse.Namespace) -> None:
         if fixed:
             raise UserError(f"{fixed[0]} cannot be given with --resume: the run's config.json decides it")
         folder = args.resume
-        train_set, test_set = data.load(read_config(folder)["data"], args.data_dir)
+        train_set, test_set = data.load(read_config(folder)[0].data, args.data_dir)
         run = Run.resume(folder, train_set, test_set, say)
         say(f"resuming {folder} at step {run.step} of {run.steps}")
     else:
@@ -93,23 +110,33 @@ def train(args: argparse.Namespace) -> None:
     try:
         run.train(args.workers, say, bar=not args.quiet)
     except KeyboardInterrupt:
-        where = f" --data-dir {args.data_dir}" if args.data_dir else ""
-        raise KeyboardInterrupt(f"stopped at step {run.step}; go on with: numpyvit train --resume {folder}{where}") from None
-    rows = read_metrics(folder)
-    if not rows:
-        raise UserError(f"{folder / METRICS} holds no row: nothing was trained")
-    say(f"test accuracy {rows[-1]['test_accuracy']:.2%} after {rows[-1]['seconds']:.1f} s of training; "
-        f"next: numpyvit evaluate {folder}" + (f" --data-dir {args.data_dir}" if args.data_dir else ""))
+        raise KeyboardInterrupt(f"stopped, saved at step {run.saved_step}; go on with: numpyvit train --resume "
+                                f"{shown(folder, args.data_dir)}") from None
+    row = read_metrics(folder)[-1]
+    say(f"test accuracy {row['test_accuracy']:.2%} after {row['seconds']:.1f} s of training; "
+        f"next: numpyvit evaluate {shown(folder, args.data_dir)}")
+
+
+def shown(folder: Path, data_dir: str | None) -> str:
+    """The arguments for a command that a person may copy."""
+    return shlex.quote(str(folder)) + (f" --data-dir {shlex.quote(data_dir)}" if data_dir else "")
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    from . import data, training
+    from . import data
     from .classifier import Classifier
+    from .losses import cross_entropy_forward
     from .parallel import Workers
+    from .runs import read_config
 
-    name = training.read_config(args.run)["data"]
+    if args.run.suffix == ".npz":
+        raise UserError(f"evaluate wants the folder of a run, which tells the data too, not the file {args.run}")
+    name = read_config(args.run)[0].data
     classifier = Classifier.load(model_file(args.run))
     _, test = data.load(name, args.data_dir)
+    if classifier.classes != test.classes:
+        raise UserError(f"{args.run}: model.npz knows other classes than {name} of config.json: they are of different runs")
+    test = dataclasses.replace(test, mean=classifier.mean, std=classifier.std)
     with Workers(classifier.model, workers=args.workers) as threads:
         logits = threads.predict(classifier.params, test)
     right = logits.argmax(-1) == test.labels
@@ -117,7 +144,7 @@ def evaluate(args: argparse.Namespace) -> None:
     for k, label in enumerate(test.classes):
         of_class = right[test.labels == k]
         print(f"{label:16}{len(of_class):8,}{of_class.mean() if len(of_class) else 0:10.2%}")
-    loss = float(training.cross_entropy_forward(logits, test.labels)[0])
+    loss = float(cross_entropy_forward(logits, test.labels)[0])
     print(f"{'all of ' + name:16}{len(test):8,}{right.mean():10.2%}   loss {loss:.4f}")
 
 
@@ -151,12 +178,20 @@ def info(args: argparse.Namespace) -> None:
 
 
 def model_file(run: Path) -> Path:
-    return run if run.suffix == ".npz" else run / "model.npz"
+    """Where the classifier of a run's folder is; or the file itself, where that was given."""
+    if run.suffix == ".npz":
+        return run
+    if (run / "config.json").exists() and not (run / "model.npz").exists():
+        raise UserError(f"{run} has no model.npz yet: no epoch is finished; go on with numpyvit train --resume {run}")
+    return run / "model.npz"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, 2 for a user's error (one line on stderr), 130 after Ctrl-C."""
+    """Run the command; returns the exit code: 0, 2 for a user's error (one line on stderr), 130 after Ctrl-C, 1 where
+    nobody reads the output."""
     argv = sys.argv[1:] if argv is None else argv
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")                # names that the terminal cannot show
     try:
         if argv and not argv[0].startswith("-"):
             check_choice("command", argv[0], COMMANDS)
@@ -164,16 +199,17 @@ def main(argv: list[str] | None = None) -> int:
         {"train": train, "evaluate": evaluate, "predict": predict, "info": info}[args.command](args)
         return 0
     except UserError as error:
-        message = str(error)
+        message = str(error)[:2000]
     except KeyboardInterrupt as stop:
         print(f"numpyvit: {stop if stop.args else 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:                                              # `numpyvit info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("numpyvit: stopped, since nothing reads its output any more", file=sys.stderr)
         return 1
     except OSError as error:
-        message = f"{error.filename or 'a file'}: {error.strerror or error}"
+        message = f"{error.filename or 'the output'}: {error.strerror or error}; choose another file, or mend this one"
     except MemoryError:
-        message = "out of memory: try a smaller --micro-batch, or fewer --workers"
+        message = "out of memory: try fewer --workers, a smaller --micro-batch or a smaller --preset"
     print("numpyvit: error: " + " ".join(message.split()), file=sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""The one error that a user can cause, and the hint that goes with a misspelt name."""
+"""The error for everything that a user can cause, and the hint that goes with a misspelt name."""
 
 import difflib
 from collections.abc import Iterable
@@ -16,6 +16,7 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
+    near = [c for c in choices if c.lower() == str(value).lower()]
+    near = near or difflib.get_close_matches(str(value)[:100], choices, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(f"{what} {value!r} is unknown: {hint}(one of {', '.join(choices)})")

@@ -9,7 +9,7 @@ Cache = tuple[Array, Array, int]
 
 
 def cross_entropy_forward(
-    logits: Array, targets: Array, smoothing: float = 0.0, count: int | None = None
+    logits: Array, targets: Array, *, smoothing: float = 0.0, count: int | None = None
 ) -> tuple[Any, Cache]:
     """logits (B, K), targets (B,) whole numbers or (B, K) probabilities  ->  loss (a scalar of logits' dtype), cache.
 
@@ -53,13 +53,18 @@ def cross_entropy_backward(dloss: Any, cache: Cache) -> Array:
 
 
 def cross_entropy(
-    logits: Array, targets: Array, count: int | None = None, smoothing: float = 0.0
+    logits: Array, targets: Array, *, smoothing: float = 0.0, count: int | None = None
 ) -> tuple[Any, Array]:
     """Both at once, as the trainer wants them: loss, dlogits. Arguments as cross_entropy_forward."""
-    loss, cache = cross_entropy_forward(logits, targets, smoothing, count)
+    loss, cache = cross_entropy_forward(logits, targets, smoothing=smoothing, count=count)
     return loss, cross_entropy_backward(1.0, cache)
 
 
 def accuracy(logits: Array, labels: Array) -> float:
-    """Share of the rows of logits (n, K) whose largest entry is at labels (n,); 0 for no rows."""
-    return float((logits.argmax(-1) == labels).mean()) if len(labels) else 0.0
+    """Share of the rows of logits (n, K) whose largest entry is at labels (n,); 0 for no rows; NaN is never right.
+
+    Raises UserError where the shapes do not fit."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise UserError(f"logits have shape {logits.shape} and labels {labels.shape}: wanted (n, K) and (n,)")
+    right = (logits.argmax(-1) == labels) & (logits == logits).all(-1)
+    return float(right.mean()) if len(labels) else 0.0

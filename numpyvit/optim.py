@@ -22,21 +22,20 @@ def blocks(size: int, decayed: int) -> Iterator[tuple[slice, bool]]:
 
 
 def clip_norm(grads: Buffer, max_norm: float) -> float:
-    """Scale all gradients together so that their Euclidean norm is at most max_norm. Returns the norm before.
-
-    Raises UserError where the norm is not finite.
-    """
+    """Scale all gradients together so that their Euclidean norm is at most max_norm. Returns the norm before; where that is
+    not finite, nothing is scaled."""
     g = grads.flat
-    norm = math.sqrt(float(get_xp(g).dot(g, g)))
-    if not math.isfinite(norm):
-        raise UserError(f"the gradients' norm is {norm}: lower the learning rate, or look for extreme values in the data")
-    if norm > max_norm:
+    wide = np.result_type(g.dtype, np.float64)                           # the squares of float32 overflow at 1e19
+    parts = (g[at].astype(wide) for at, _ in blocks(g.size, 0))
+    norm = math.sqrt(sum(float(part @ part) for part in parts))
+    if max_norm < norm < math.inf:
         g *= max_norm / norm
     return norm
 
 
 class SGD:
-    """Momentum as in Sutskever et al. (2013): v = momentum * v + g,  p = p - lr * (v + weight_decay * p)."""
+    """Momentum, v = momentum * v + g,  p = p - lr * (v + weight_decay * p). The rate scales the step and not what v gathers,
+    so that a schedule acts at once; the decay is decoupled, as AdamW's."""
 
     def __init__(self, params: Buffer, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
         self.momentum, self.weight_decay = momentum, weight_decay
@@ -44,6 +43,7 @@ class SGD:
 
     def step(self, params: Buffer, grads: Buffer, lr: float) -> None:
         """One update of params, in place."""
+        check_same(params, grads, self.v)
         for at, decay in blocks(params.flat.size, params.decayed):
             p, g, v = params.flat[at], grads.flat[at], self.v.flat[at]
             v *= self.momentum
@@ -58,7 +58,7 @@ class SGD:
 
     def load_state(self, state: dict[str, Array]) -> None:
         """The inverse of state(). Raises UserError for the state of another optimizer or model."""
-        load(self.v, state, "v")
+        load_flat(state, {"v": self.v})
 
 
 class AdamW:
@@ -77,6 +77,7 @@ class AdamW:
 
     def step(self, params: Buffer, grads: Buffer, lr: float) -> None:
         """One update of params, in place."""
+        check_same(params, grads, self.m)
         self.t += 1
         xp, (b1, b2) = get_xp(params.flat), self.betas
         root = math.sqrt(1 - b2**self.t)                                 # both corrections, moved out of the loop
@@ -97,16 +98,27 @@ class AdamW:
 
     def load_state(self, state: dict[str, Array]) -> None:
         """The inverse of state(). Raises UserError for the state of another optimizer or model."""
-        load(self.m, state, "m")
-        load(self.v, state, "v")
-        self.t = int(state["t"])
+        t = state.get("t")
+        if t is None or t.shape or t.dtype.kind not in "iu":
+            raise UserError("the optimizer's step 't' is missing: this state belongs to another optimizer")
+        load_flat(state, {"m": self.m, "v": self.v})
+        self.t = int(t)
 
 
-def load(buffer: Buffer, state: dict[str, Array], name: str) -> None:
-    """Copy state[name] into the buffer, if it fits."""
-    flat = state.get(name)
-    if flat is None or flat.shape != buffer.flat.shape or flat.dtype != buffer.flat.dtype:
-        found = "missing" if flat is None else f"{flat.dtype} of shape {flat.shape}"
-        raise UserError(f"the optimizer's {name!r} is {found}, wanted {buffer.flat.dtype} of shape {buffer.flat.shape}: "
-                        "this state belongs to another optimizer or model")
-    buffer.flat[...] = flat
+def check_same(*buffers: Buffer) -> None:
+    """Raise UserError unless weights, gradients and moments are of one model."""
+    sizes = [b.flat.size for b in buffers]
+    if len(set(sizes)) > 1:
+        raise UserError(f"weights, gradients and the optimizer's moments have {sizes} elements: they are of several models")
+
+
+def load_flat(state: dict[str, Array], buffers: dict[str, Buffer]) -> None:
+    """Copy state[name] into each buffer, if all of them fit."""
+    for name, buffer in buffers.items():
+        flat = state.get(name)
+        if flat is None or flat.shape != buffer.flat.shape or flat.dtype != buffer.flat.dtype:
+            found = "missing" if flat is None else f"{flat.dtype} of shape {flat.shape}"
+            raise UserError(f"the optimizer's {name!r} is {found}, wanted {buffer.flat.dtype} of shape "
+                            f"{buffer.flat.shape}: this state belongs to another optimizer or model")
+    for name, buffer in buffers.items():
+        buffer.flat[...] = state[name]

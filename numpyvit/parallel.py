@@ -20,7 +20,7 @@ from .backend import Array
 from .data import Dataset, normalise
 from .errors import UserError
 from .losses import cross_entropy
-from .params import Buffer
+from .params import DROPOUT, Buffer
 from .vit import ViT
 
 TOKENS = 1280        # at most, in a micro-batch; see micro_batch_size
@@ -31,8 +31,8 @@ def micro_batch_size(tokens: int, batch: int) -> int:
 
     Some 600 to 1300 tokens: enough rows for the products to run at full speed, for the interpreter not to show, and to
     make adding a gradient buffer cheap (both grow with the weights, so this holds for a model of any size), and few
-    enough that activations stay near the caches. The number of pieces is a power of two, so that it comes out even for the
-    usual numbers of workers.
+    enough that activations stay near the caches. The batch is halved until its pieces are that small, so that they come out
+    even for the usual numbers of workers.
     """
     pieces = 1
     while pieces * TOKENS < batch * tokens:
@@ -43,7 +43,7 @@ def micro_batch_size(tokens: int, batch: int) -> int:
 class Workers:
     """Threads that train and evaluate `model`; use it as a context manager, since it sets things process-wide.
 
-    loss: (logits, labels, count) -> loss, dlogits, as losses.cross_entropy. seed: of dropout. workers: threads, by
+    loss: (logits, labels, count=) -> loss, dlogits, as losses.cross_entropy. seed: of dropout. workers: threads, by
     default as many as there are cores for this process. micro_batch: images in one piece, by default micro_batch_size's.
     """
 
@@ -52,11 +52,15 @@ class Workers:
         for name, value in (("workers", workers), ("micro_batch", micro_batch)):
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}: it must be 1 or more")
+        if seed < 0:
+            raise UserError(f"seed is {seed}: it must be 0 or above")
         self.model, self.loss, self.seed, self.micro_batch = model, loss, seed, micro_batch
         self.workers = workers or available_cores()
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
+        if self._pool is not None:
+            raise UserError("these Workers are at work already: make others with Workers(model)")
         self._stack = ExitStack()
         self._stack.enter_context(process_settings())
         self._pool = self._stack.enter_context(ThreadPoolExecutor(self.workers, thread_name_prefix="numpyvit"))
@@ -76,7 +80,7 @@ class Workers:
 
         step: seeds dropout, together with the seed and the micro-batch's index.
         """
-        B = len(images)
+        B, labels = len(images), np.asarray(labels)
         if len(labels) != B:
             raise UserError(f"{B} images came with {len(labels)} labels")
         size = self.micro_batch or micro_batch_size(self.model.config.tokens, B)
@@ -86,15 +90,15 @@ class Workers:
         def run(i: int) -> None:
             part = slice(i * size, (i + 1) * size)
             grads = tree.buffer(params)
-            rng = np.random.default_rng((self.seed, 0, step, i))
+            rng = np.random.default_rng((self.seed, DROPOUT, step, i))
             with np.errstate(over="ignore", invalid="ignore"):           # the trainer looks at the loss and the norm
                 logits, cache = self.model.forward(params, images[part], rng)
-                loss, dlogits = self.loss(logits, labels[part], max(B, 1))
+                loss, dlogits = self.loss(logits, labels[part], count=max(B, 1))
                 self.model.backward(dlogits, cache, grads)
-            tree.add(i, float(loss), grads)
+                tree.add(i, float(loss), grads)
 
         self._map(run, range(pieces))
-        return tree.total()
+        return tree.root
 
     def predict(self, params: Buffer, data: Dataset | Array) -> Array:
         """Logits (n, K) for a Dataset (which is normalised on the way) or for normalised images (n, H, W, C)."""
@@ -107,7 +111,8 @@ class Workers:
             part = images[start:start + size]
             if isinstance(data, Dataset):
                 part = normalise(part, data.mean, data.std, params.flat.dtype)
-            logits[start:start + size] = self.model.forward(params, part, need_cache=False)[0]
+            with np.errstate(over="ignore", invalid="ignore"):
+                logits[start:start + size] = self.model.forward(params, part, need_cache=False)[0]
 
         self._map(run, range(0, n, size))
         return logits
@@ -149,38 +154,46 @@ class Tree:
             level, i, width = level + 1, i // 2, (width + 1) // 2
         self.root = loss, grads
 
-    def total(self) -> tuple[float, Buffer]:
-        return self.root
-
 
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_settings, _users, _settings_lock = ExitStack(), 0, threading.Lock()
+
+
 @contextmanager
 def process_settings() -> Iterator[None]:
     """One BLAS thread a worker, and memory that stays: measured to make a step 1.2 to 1.45 times faster.
 
-    All of it is undone on leaving, except the allocator's setting, which glibc cannot tell us the old value of.
+    The first to enter sets, the last to leave undoes; but for the allocator's setting, whose old value glibc does not tell.
     """
-    from threadpoolctl import threadpool_limits
+    global _users
+    with _settings_lock:
+        if not _users:
+            from threadpoolctl import threadpool_limits
 
-    interval = sys.getswitchinterval()
-    keep_freed_memory()
-    with threadpool_limits(1, user_api="blas"):
-        sys.setswitchinterval(0.0005)                                    # threads hand over the interpreter sooner
-        try:
-            yield
-        finally:
-            sys.setswitchinterval(interval)
+            keep_freed_memory()
+            _settings.enter_context(threadpool_limits(1, user_api="blas"))
+            _settings.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(0.0005)                                # threads hand over the interpreter sooner
+        _users += 1
+    try:
+        yield
+    finally:
+        with _settings_lock:
+            _users -= 1
+            if not _users:
+                _settings.close()
 
 
 def keep_freed_memory() -> bool:
-    """Ask glibc to keep freed memory, rather than return it each step and fault it in anew. False: not glibc."""
+    """Ask glibc to keep freed memory, rather than return it each step and fault it in anew. False: not glibc, or refused."""
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):                         # another C library (macOS, musl), or Windows
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, 1 << 30))
+    trim = mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    return bool(trim and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)))   # older: 32 MB at most

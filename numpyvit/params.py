@@ -17,6 +17,11 @@ from .errors import UserError
 Initialiser = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 
+# Each use of a seed draws from a stream of its own, default_rng((seed, USE, ...)). A seed alone would be the stream of
+# (seed, 0), since missing numbers count as 0; so no use is 0.
+WEIGHTS, ORDER, AUGMENT, DROPOUT, HELD_OUT = 1, 2, 3, 4, 5
+
+
 def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return np.zeros(shape)
 
@@ -32,7 +37,7 @@ def xavier(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def normal_02(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Normal with deviation 0.02, as the ViT paper's code has it for tokens and positions."""
+    """Normal with deviation 0.02, as the ViT paper's code has it for positions."""
     return rng.normal(0.0, 0.02, shape)
 
 
@@ -57,12 +62,22 @@ def named_params(layer: object, prefix: str = "") -> Iterator[tuple[str, Param]]
     """Yield ("blocks.0.attention.qkv.w", Param) for every Param among a layer's attributes, depth first."""
     if isinstance(layer, Param):
         yield prefix, layer
-    elif isinstance(layer, list | tuple):
-        for i, item in enumerate(layer):
-            yield from named_params(item, f"{prefix}.{i}" if prefix else str(i))
+        return
+    items: dict[Any, object] = {}
+    if isinstance(layer, list | tuple):
+        items = dict(enumerate(layer))
+    elif isinstance(layer, dict):
+        items = layer
     elif hasattr(layer, "forward"):
-        for name, item in vars(layer).items():
-            yield from named_params(item, f"{prefix}.{name}" if prefix else name)
+        items = vars(layer)
+    for name, item in items.items():
+        yield from named_params(item, f"{prefix}.{name}" if prefix else str(name))
+
+
+def params_of(layer: object) -> dict[str, Param]:
+    """named_params as a dict. A layer that is used in two places has its weights once, under the first name."""
+    first = {p: name for name, p in reversed(list(named_params(layer)))}
+    return {name: p for p, name in reversed(first.items())}
 
 
 class Buffer:
@@ -122,9 +137,9 @@ class Buffer:
 
 def init(layer: object, seed: int = 0, dtype: Any = np.float32) -> Buffer:
     """First weights for any layer or model, as a Buffer. They are drawn in float64: all dtypes start alike."""
-    params = dict(named_params(layer))
+    params = params_of(layer)
     buffer = Buffer(params, np.empty(sum(p.size for p in params.values()), dtype))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, WEIGHTS))
     for p in params.values():
         buffer[p][...] = p.init(rng, p.shape)
     return buffer

@@ -17,8 +17,8 @@ def costs(config: ViTConfig) -> list[tuple[str, str, int, int]]:
     def weights(prefix: str) -> int:
         return sum(p.size for name, p in model.params.items() if name.startswith(prefix))
 
-    def row(name: str, shape: tuple[int, ...], prefix: str, flops: int) -> tuple[str, str, int, int]:
-        return name, "x".join(map(str, shape)), weights(prefix), flops
+    def row(name: str, shape: tuple[int, ...], prefix: str | None, flops: int) -> tuple[str, str, int, int]:
+        return name, "x".join(map(str, shape)), weights(prefix) if prefix else 0, flops
 
     (H, W), (p1, p2) = c.image, c.patch
     rows = [("image", f"{H}x{W}x{c.channels}", 0, 0),
@@ -31,7 +31,7 @@ def costs(config: ViTConfig) -> list[tuple[str, str, int, int]]:
         rows += [
             row(f"{b}.norm1", (N, D), f"{b}.norm1.", 0),
             row(f"{b}.attention.qkv", (N, 3 * D), f"{b}.attention.qkv.", 2 * N * D * 3 * D),
-            row(f"{b}.attention ({h} heads of {E})", (N, D), f"{b}.attention.none", 2 * 2 * N * N * D),
+            row(f"{b}.attention ({h} heads of {E})", (N, D), None, 2 * 2 * N * N * D),
             row(f"{b}.attention.proj", (N, D), f"{b}.attention.proj.", 2 * N * D * D),
             row(f"{b}.norm2", (N, D), f"{b}.norm2.", 0),
             row(f"{b}.mlp (gelu by {c.gelu})", (N, D), f"{b}.mlp.", 2 * 2 * N * D * F),

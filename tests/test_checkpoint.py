@@ -38,8 +38,15 @@ def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(tmp_path):
     assert same(load_checkpoint(tmp_path, said.append))
     assert "damaged" in said[0]
     assert "going on from checkpoint.previous.npz" in said[0]
-    path.unlink()                                     # a kill between the two moves of a save
+    assert (tmp_path / "checkpoint.damaged.npz").exists()                # and not in the way of the next save:
+    save_checkpoint(tmp_path, {"step": 5}, ARRAYS)
+    assert load_npz(tmp_path / PREVIOUS, "numpyvit checkpoint 1")[0] == NOTE
+    path.unlink()                                                        # a kill between the two moves of a save
     assert same(load_checkpoint(tmp_path, said.append))
+    assert "is missing" in said[1]
+    (tmp_path / PREVIOUS).unlink()
+    with pytest.raises(UserError, match="does not exist"):
+        load_checkpoint(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +74,24 @@ def test_damage_is_harmless_or_one_line(whole, where, what, value):
     except UserError as error:
         message = str(error)
     assert (str(path) in message and "\n" not in message) if message else same(found)
+
+
+def test_every_flipped_bit_of_the_headers_is_found(whole):
+    """A length that is off by a bit would shift the array and yet be read: the checksums must be looked at first."""
+    data = whole.read_bytes()
+    start = data.index(b"\x93NUMPY")
+    path = whole.with_name("flipped.npz")
+    for at in [*range(start + 140), *range(len(data) - 150, len(data))]:
+        for bit in range(8):
+            broken = bytearray(data)
+            broken[at] ^= 1 << bit
+            path.write_bytes(broken)
+            message = ""
+            try:
+                found = load_npz(path, "kind")
+            except UserError as error:
+                message = str(error)
+            assert message or same(found), (at, bit)
 
 
 def test_what_is_not_ours_is_refused(tmp_path, whole):
@@ -106,7 +131,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
         f.write(b"half of ")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(UserError, match=r"No space left on device.*what was there before is untouched"):
+    with pytest.raises(UserError, match=r"No space left on device.*what was there before is untouched.*make room"):
         write_atomically(path, write)
     assert same(load_npz(path, "kind"))
     assert list(tmp_path.iterdir()) == [path]

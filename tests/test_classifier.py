@@ -39,9 +39,8 @@ def test_saved_and_loaded_it_predicts_the_same(tmp_path):
     (images(2).transpose(0, 3, 1, 2), "channels-first"),
     (images(2, channels=3), r"shape \(2, 8, 6, 3\), the model wants \(B, 8, 6, 1\)"),
     (images(2)[0], "the model wants"),
-    (images(2) / 255, "wanted uint8|weights float32"),
-    (images(2).astype(np.float32), "wanted uint8"),
-    (images(2).astype(int), "not normalised floats"),
+    (images(2) / 255, "images are float64, wanted uint8"),
+    (images(2).astype(int), "images are int64, wanted uint8"),
 ])
 def test_images_that_do_not_fit_are_refused(bad, message):
     with pytest.raises(UserError, match=message):
@@ -76,7 +75,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     classifier = make()
     classifier.params.flat[3] = np.inf
     classifier.save(tmp_path / "model.npz")
-    with pytest.raises(UserError, match="hold NaN"):
+    with pytest.raises(UserError, match="must be finite floats"):
         Classifier.load(tmp_path / "model.npz")
 
 
@@ -93,6 +92,7 @@ FILES = {
     "grey_alpha.png": drawing("LA", (0, 0), (0, 255)), "cmyk.jpg": drawing("CMYK", (0, 0, 0, 0), (0, 0, 0, 255)),
     "bits.png": drawing("1", 1, 0), "photo.jpg": drawing("L", 250, 3),
     "deep.png": Image.fromarray((np.asarray(drawing("L", 0, 255)) * np.uint16(257)).astype(np.uint16)),
+    "unit.tiff": Image.fromarray((np.asarray(drawing("L", 0, 255)) / 255).astype(np.float32)),
     "float.tiff": Image.fromarray(np.asarray(drawing("L", 0, 255)).astype(np.float32)),
 }
 
@@ -105,8 +105,28 @@ def test_every_kind_of_file_becomes_light_strokes_on_dark(tmp_path, name):
     assert pixels.dtype == np.uint8
     assert pixels[0].max() < 30
     assert pixels[4, 2:4].min() > 140
-    assert ("inverted: it was dark on light" in remark) == (name not in ("grey.png", "deep.png", "float.tiff"))
+    assert ("inverted: it was dark on light" in remark) == (name not in ("grey.png", "deep.png", "unit.tiff", "float.tiff"))
     assert remark.startswith("60x80 fitted into 6x8")
+    assert ("transparency laid on white" in remark) == (name in ("clear.png", "grey_alpha.png"))
+
+
+def test_a_dark_16_bit_image_is_dark_and_of_many_frames_the_first_counts(tmp_path):
+    Image.fromarray(np.full((8, 6), 200, np.uint16)).save(tmp_path / "deep.png")
+    assert make().read_image(tmp_path / "deep.png")[0].max() == 1
+    frames = [drawing("L", 0, 255), drawing("L", 255, 0)]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    pixels, remark = make().read_image(tmp_path / "two.gif")
+    assert "first of 2 frames" in remark
+    assert pixels[4, 2:4].min() > 140
+
+
+def test_pillows_warnings_are_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)                 # 4800 pixels: Pillow warns; more than 6000: refuses
+    FILES["grey.png"].save(tmp_path / "x.png")
+    make().read_image(tmp_path / "x.png")
+    drawing("L", 0, 255, (100, 100)).save(tmp_path / "y.png")
+    with pytest.raises(UserError, match="decompression bomb"):
+        make().read_image(tmp_path / "y.png")
 
 
 def test_a_model_of_dark_on_light_gets_that(tmp_path):
@@ -153,9 +173,10 @@ def test_files_that_are_no_images_get_one_line(tmp_path):
     whole = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[:len(whole) // 2])
     Image.fromarray(np.full((4, 4), -3.0, np.float32)).save(tmp_path / "below.tiff")
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "nan.tiff")
     for name, message in {"text.png": "cannot be read as an image", "cut.png": "cannot be read as an image",
                           "none.png": "does not exist", "below.tiff": "values go from -3 to -3",
-                          ".": "cannot be read"}.items():
+                          ".": "is not a file", "nan.tiff": "values go from nan"}.items():
         with pytest.raises(UserError, match=message) as error:
             make().read_image(tmp_path / name)
         assert "\n" not in str(error.value)

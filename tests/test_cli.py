@@ -151,7 +151,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_ends_with_130(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    found = re.fullmatch(r"numpyvit: stopped at step (\d+); go on with: numpyvit train --resume (\S+)\n", err)
+    found = re.fullmatch(r"numpyvit: stopped, saved at step (\d+); go on with: numpyvit train --resume (\S+)\n", err)
     assert found, err
     assert load_npz(tmp_path / "run" / "checkpoint.npz", "numpyvit checkpoint 1")[0]["step"] == int(found[1])
 

@@ -23,7 +23,7 @@ def test_gradient_and_plain_formula(B, K, soft, smoothing, seed):
     logits, targets = normal((B, K), seed), draw_targets(B, K, soft, seed + 1)
 
     def forward(x):
-        loss, cache = cross_entropy_forward(x, targets, smoothing)
+        loss, cache = cross_entropy_forward(x, targets, smoothing=smoothing)
         return np.asarray(loss), cache
 
     assert_gradients(forward, cross_entropy_backward, logits, zero=["input 0"] if K == 1 else [])
@@ -37,7 +37,7 @@ def test_gradient_and_plain_formula(B, K, soft, smoothing, seed):
 def test_parts_of_a_batch_add_up(B, K, cut, seed):
     logits, targets = normal((B, K), seed), draw_targets(B, K, False, seed)
     whole, d_whole = cross_entropy(logits, targets)
-    parts = [cross_entropy(logits[s], targets[s], B) for s in (slice(None, cut), slice(cut, None))]
+    parts = [cross_entropy(logits[s], targets[s], count=B) for s in (slice(None, cut), slice(cut, None))]
     assert parts[0][0] + parts[1][0] == pytest.approx(whole, abs=1e-12)
     assert np.allclose(np.concatenate([d for _, d in parts]), d_whole, atol=1e-15)
 
@@ -75,3 +75,6 @@ def test_empty_batch_and_accuracy():
     assert dlogits.shape == (0, 3)
     assert accuracy(np.array([[1, 2], [3, 0]]), np.array([1, 1])) == 0.5
     assert accuracy(np.zeros((0, 2)), np.zeros(0, int)) == 0
+    assert accuracy(np.array([[np.nan, 0], [1, 0]]), np.array([0, 0])) == 0.5
+    with pytest.raises(UserError, match="wanted"):
+        accuracy(np.zeros((3, 2)), np.zeros((3, 1), int))

@@ -73,8 +73,16 @@ def test_state_takes_it_up_where_it_stopped(make, seed):
 
 def test_state_of_another_optimizer_or_model_is_refused():
     params = model.init()
-    with pytest.raises(UserError, match="'m' is missing"):
+    with pytest.raises(UserError, match="'t' is missing"):
         AdamW(params).load_state(SGD(params).state())
+    optimizer, other = AdamW(params), ViT(ViTConfig(4, 2, width=8)).init()
+    with pytest.raises(UserError, match="'v' is missing"):
+        optimizer.load_state({"t": np.array(3), "m": params.flat + 1})
+    assert optimizer.t == 0
+    assert not optimizer.m.flat.any()
+    for wrong in (optimizer, SGD(params)):
+        with pytest.raises(UserError, match="of several models"):
+            wrong.step(params, other, 0.1)
     with pytest.raises(UserError, match="belongs to another optimizer or model"):
         SGD(params).load_state({"v": np.zeros(3, np.float32)})
 
@@ -89,8 +97,16 @@ def test_clipping_scales_to_the_norm_and_never_up(seed, max_norm):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_gradients_that_are_not_finite_are_refused(bad):
+def test_a_norm_that_is_not_finite_is_told(bad):
     grads = model.init()
     grads.flat[5] = bad
-    with pytest.raises(UserError, match="norm is"):
-        clip_norm(grads, 1.0)
+    assert not math.isfinite(clip_norm(grads, 1.0))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e18, 1e30])
+def test_the_norm_of_huge_and_tiny_gradients(size):
+    grads = model.init()
+    grads.flat[...] = size
+    norm = size * math.sqrt(grads.flat.size)
+    assert clip_norm(grads, 1e-25) == pytest.approx(norm, rel=1e-5)
+    assert np.linalg.norm(grads.flat.astype(float)) == pytest.approx(min(1e-25, norm), rel=1e-5)

@@ -106,7 +106,7 @@ def test_the_tree_keeps_few_buffers():
         grads.flat += i
         made.add(id(grads))
         tree.add(i, float(i), grads)
-    loss, grads = tree.total()
+    loss, grads = tree.root
     assert loss == 64 * 63 / 2
     assert np.all(grads.flat == 64 * 63 / 2)
     assert len(made) <= 8

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from numpyvit.cli import main
-from numpyvit.training import read_metrics
+from numpyvit.runs import read_metrics
 
 pytestmark = pytest.mark.slow
 DATA = os.environ.get("NUMPYVIT_TEST_DATA")           # a folder with mnist/, cifar10/: the real files

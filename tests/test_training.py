@@ -1,18 +1,21 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
-from numpyvit import AdamW, Classifier, UserError, ViTConfig, data
+from numpyvit import AdamW, Classifier, UserError, ViT, ViTConfig, Workers, clip_norm, cross_entropy, data, warmup_cosine
 from numpyvit.data.dataset import make_dataset
-from numpyvit.recipes import Recipe
-from numpyvit.training import Run, TrainConfig, augmentation, read_metrics
+from numpyvit.recipes import Recipe, TrainConfig
+from numpyvit.runs import locked, read_metrics
+from numpyvit.training import Run, augmentation
 
 CONFIG = TrainConfig(
     "digits", ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1),
@@ -134,11 +137,22 @@ def test_validation_chooses_the_epoch(sets, tmp_path, monkeypatch):
     assert np.array_equal(Classifier.load(tmp_path / "model.npz").params.flat, weights[best["epoch"]])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(sets, tmp_path):
-    config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=1e30, warmup=0))
-    with pytest.raises(UserError, match=r"(loss is (nan|inf)|norm is (nan|inf)).* at step [1-9]"):
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_run_that_diverges_stops_and_says_where(sets, tmp_path, epochs):
+    config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=1e6, warmup=0, epochs=epochs))
+    with pytest.raises(UserError, match=r"is not finite at step [1-9]\d* .*lower --lr than 1e\+06"):
         Run.start(config, tmp_path, *sets).train(workers=1, say=quiet)
     assert (tmp_path / "checkpoint.npz").exists()
+    assert all(np.isfinite(row["test_loss"]) for row in read_metrics(tmp_path))
+
+
+def test_a_model_that_diverges_at_the_last_step_of_an_epoch_is_not_saved(sets, tmp_path, monkeypatch):
+    run = Run.start(CONFIG, tmp_path, *sets)
+    monkeypatch.setattr(run, "rate", lambda step: np.inf if step == 4 else 1e-3)
+    with pytest.raises(UserError, match="is not finite at step 5"):
+        run.train(workers=1, say=quiet)
+    assert read_metrics(tmp_path) == []
+    assert not (tmp_path / "model.npz").exists()
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoint.npz", "checkpoint.previous.npz", "model.npz"])
@@ -154,7 +168,7 @@ def test_a_checkpoint_of_another_shape_is_refused(sets, tmp_path):
     wider = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, width=16))
     Run.start(wider, tmp_path / "b", *sets)
     (tmp_path / "b" / "checkpoint.npz").replace(tmp_path / "a" / "checkpoint.npz")
-    with pytest.raises(UserError, match=r"does not belong to its config.json: it holds [\d,]+ float32 weights"):
+    with pytest.raises(UserError, match=r"does not belong to its config.json: it was made with width 16, not 8"):
         Run.resume(tmp_path / "a", *sets, quiet)
 
 
@@ -164,12 +178,119 @@ def test_other_data_than_before_is_refused(sets, tmp_path):
         Run.resume(tmp_path, sets[1], sets[0], quiet)
 
 
-@pytest.mark.parametrize("text", [None, "", "{}", "[1]", "not json", '{"data": "digits"}'])
-def test_a_folder_without_a_whole_config_is_refused(sets, tmp_path, text):
-    if text is not None:
-        (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"holds no run: its config.json is missing or damaged"):
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "3", "not json", '{"data": "digits"}', "\xff", "[" * 100000])
+def test_a_damaged_config_is_refused(sets, tmp_path, text):
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config.json is damaged: .*") as error:
         Run.resume(tmp_path, *sets, quiet)
+    assert "\n" not in str(error.value)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match=r"holds no run: there is no config.json in it"):
+        Run.resume(tmp_path, *sets, quiet)
+
+
+def edit(folder, **changes):
+    """Change fields of config.json: name="..." or recipe__lr=..."""
+    fields = json.loads((folder / "config.json").read_text())
+    for name, value in changes.items():
+        outer, _, inner = name.partition("__")
+        if inner:
+            fields[outer][inner] = value
+        else:
+            fields[outer] = value
+    (folder / "config.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize("changes", [
+    {"model": None}, {"recipe": 3}, {"seed": "0"}, {"seed": 1.5}, {"val": None}, {"versions": []}, {"data_md5": 3},
+    {"recipe__speed": 3}, {"recipe__clip": "x"}, {"recipe__clip": -1}, {"recipe__warmup": None}, {"recipe__epochs": 1e9},
+    {"recipe__smoothing": -1}, {"recipe__flip": 1}, {"model__width": 10**30}, {"model__wdth": 8}, {"recipe__lr": 10**400},
+    {"recipe__preset": "none"},
+])
+def test_a_config_with_impossible_values_is_refused(sets, tmp_path, changes):
+    Run.start(CONFIG, tmp_path, *sets)
+    edit(tmp_path, **changes)
+    with pytest.raises(UserError, match=r"config.json is damaged: "):
+        Run.resume(tmp_path, *sets, quiet)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"seed": 5}, "it was made with seed 0, not 5"), ({"recipe__lr": 0.5}, "made with lr 0.01, not 0.5"),
+    ({"model__gelu": "erf"}, "made with gelu tanh, not erf"), ({"recipe__batch_size": 16}, "made with batch_size 32"),
+    ({"model__width": 16}, "made with width 8"),
+])
+def test_a_config_that_was_edited_is_refused(sets, tmp_path, changes, message):
+    Run.start(CONFIG, tmp_path, *sets)
+    edit(tmp_path, **changes)
+    with pytest.raises(UserError, match=message):
+        Run.resume(tmp_path, *sets, quiet)
+
+
+def test_other_versions_are_told(whole, sets, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    edit(tmp_path / "run", versions={"numpyvit": "0.0.1", "numpy": np.__version__})
+    said = []
+    Run.resume(tmp_path / "run", *sets, said.append)
+    assert "this run began with numpyvit 0.0.1" in said[0]
+
+
+@pytest.mark.parametrize("text", [
+    "3\n", "null\n", "[1]\n", '{"epoch": 1}\n', '{"epoch": 2, "step": 5}\n', "@@@\n{}\n", "\xff\n\n", ""])
+def test_damaged_metrics_are_refused_and_left_alone(whole, sets, tmp_path, text):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"metrics.jsonl (is damaged: its line 1 is not the row of epoch 1|has 0 rows)"):
+        Run.resume(tmp_path / "run", *sets, quiet)
+    assert path.read_bytes() == text.encode("latin-1")
+
+
+def test_killed_before_the_first_checkpoint_it_starts_at_step_0(whole, sets, tmp_path):
+    Run.start(CONFIG, tmp_path, *sets)
+    (tmp_path / "checkpoint.npz").unlink()
+    Run.resume(tmp_path, *sets, quiet).train(workers=1, say=quiet)
+    assert np.array_equal(result(tmp_path)[0], result(whole)[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
+def test_a_run_is_trained_by_one_process_at_a_time(sets, tmp_path):
+    run = Run.start(CONFIG, tmp_path, *sets)
+    with locked(tmp_path):
+        with pytest.raises(UserError, match="is being trained by another process"):
+            Run.resume(tmp_path, *sets, quiet)
+        with pytest.raises(UserError, match="is being trained by another process"):
+            run.train(workers=1, say=quiet)
+
+
+def test_a_run_is_what_its_recipe_says(sets, tmp_path):
+    """Two epochs by hand, from the public parts: clipping, smoothing, augmentation, warm-up, weight decay, dropout."""
+    recipe = Recipe("digits", epochs=10, batch_size=64, lr=0.03, weight_decay=2.0, warmup=1, clip=0.3, smoothing=0.2, turn=9,
+                    shift=0.5)
+    config = dataclasses.replace(CONFIG, recipe=recipe, micro_batch=24, seed=7)
+    run = Run.start(config, tmp_path, *sets)
+
+    def stop_after_two(line):
+        if run.step == 6:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        run.train(workers=2, say=stop_after_two)
+    model = ViT(config.model)
+    params = model.init(7)
+    optimizer, schedule = AdamW(params, weight_decay=2.0), warmup_cosine(0.03, 3, 30)
+    with Workers(model, partial(cross_entropy, smoothing=0.2), seed=7, workers=1, micro_batch=24) as workers:
+        for step, (images, labels) in enumerate(data.batches(sets[0], 64, 2, 7, data.affine(9, 0, 0.5))):
+            _, grads = workers.loss_and_grad(params, images, labels, step)
+            clip_norm(grads, 0.3)
+            optimizer.step(params, grads, schedule(step))
+    assert np.array_equal(run.params.flat, params.flat)
+
+
+def test_a_short_run_warms_up_for_a_fifth_of_it_at_most(sets, tmp_path):
+    recipe = dataclasses.replace(CONFIG.recipe, warmup=50.0, lr=0.5)
+    run = Run.start(dataclasses.replace(CONFIG, recipe=recipe), tmp_path, *sets)
+    assert run.rate(3) == pytest.approx(0.5)
+    assert run.rate(run.steps - 1) < 0.02
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of this kind are Unix's")
@@ -198,6 +319,7 @@ sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / 'run')!r}, "--
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"epochs": 0}, "--epochs is 0"), ({"batch_size": -3}, "--batch-size is -3"), ({"lr": float("nan")}, "--lr is nan"),
+    ({"lr": 1e30}, "--lr is 1e"), ({"weight_decay": float("inf")}, "--weight-decay is inf"), ({"smoothing": 1.0}, "below 1"),
     ({"lr": 0.0}, "--lr is 0"), ({"weight_decay": -1.0}, "--weight-decay is -1"), ({"seed": -1}, "--seed is -1"),
     ({"val": 1.0}, "--val is 1.0"), ({"micro_batch": 0}, "--micro-batch is 0"),
     ({"preset": "mnits"}, "did you mean 'mnist'"), ({"preset": "ViT-Ti/16"}, "8x8 cannot be cut into patches of 16x16"),
@@ -217,8 +339,8 @@ def test_a_preset_is_made_to_fit_the_data():
 
 def test_augmentation_of_the_recipes():
     rng, images = np.random.default_rng(0), np.full((50, 8, 8, 1), 200, np.uint8)
-    assert augmentation(Recipe("x", 1)) is None
-    moved = augmentation(Recipe("x", 1, shift=2))(images, rng)
+    assert augmentation(Recipe("digits", 1)) is None
+    moved = augmentation(Recipe("digits", 1, shift=2))(images, rng)
     assert set(np.unique(moved)) == {0, 200}          # whole pixels
-    turned = augmentation(Recipe("x", 1, turn=20, flip=True))(images, rng)
+    turned = augmentation(Recipe("digits", 1, turn=20, flip=True))(images, rng)
     assert len(np.unique(turned)) > 10                # interpolated

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..backend import Array
 from ..errors import UserError
+from ..params import AUGMENT, ORDER
 from .augment import Augment
 from .dataset import Dataset, normalise
 
@@ -30,9 +31,9 @@ def batches(data: Dataset, batch_size: int, epochs: int = 1, seed: int = 0, augm
     for step in range(start_step, epochs * steps):
         epoch, i = divmod(step, steps)
         if i == 0 or step == start_step:
-            order = np.random.default_rng((seed, 1, epoch)).permutation(len(data))
+            order = np.random.default_rng((seed, ORDER, epoch)).permutation(len(data))
         index = order[i * batch_size:(i + 1) * batch_size]
         images = data.images[index]
         if augment:
-            images = augment(images, np.random.default_rng((seed, 2, step)))
+            images = augment(images, np.random.default_rng((seed, AUGMENT, step)))
         yield normalise(images, data.mean, data.std, dtype), data.labels[index]

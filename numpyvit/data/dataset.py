@@ -7,6 +7,7 @@ import numpy as np
 
 from ..backend import Array
 from ..errors import UserError
+from ..params import HELD_OUT
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def hold_out(data: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Da
     """Split into (the rest, `fraction` of each class), at random by the seed, each part in its old order."""
     if not 0 < fraction < 1:
         raise UserError(f"a fraction of {fraction} cannot be held out: it must lie between 0 and 1")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, HELD_OUT))
     held = np.zeros(len(data), bool)
     for k in range(len(data.classes)):
         members = rng.permutation(np.flatnonzero(data.labels == k))

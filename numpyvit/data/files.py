@@ -88,25 +88,14 @@ names = ("digits", *LOADERS)
 
 
 def idx_set(name: str, data_dir: Path, classes: tuple[str, ...]) -> tuple[Dataset, Dataset]:
-    arrays = [read_idx(data_dir / name, file) for file in IDX_FILES]
-    for i in (0, 2):
-        images, labels, file = arrays[i], arrays[i + 1], IDX_FILES[i]
-        if len(images) != len(labels):
-            raise UserError(f"{data_dir / name}: {file} has {len(images)} images, but its labels are {len(labels)}: "
-                            "the files do not belong together")
-    for (file, md5), array in zip(MD5[name].items(), arrays, strict=True):
-        check_md5(name, data_dir / name / file, md5, idx_header(array) + array.tobytes())
+    arrays = [read_idx(name, data_dir / name, file) for file in IDX_FILES]
     train = make_dataset(name, arrays[0][..., None], arrays[1], classes)
     return train, Dataset(name, arrays[2][..., None], arrays[3].astype(np.int64), train.mean, train.std, classes)
 
 
-def idx_header(array: Array) -> bytes:
-    """What stands before the values: 0, 0, 8 for uint8, the number of axes, and their lengths, big-endian."""
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
-
-
-def read_idx(folder: Path, file: str) -> Array:
-    """One IDX file of uint8, gzipped or not: images (n, H, W), or labels (n,), as its name says."""
+def read_idx(name: str, folder: Path, file: str) -> Array:
+    """One IDX file of uint8, gzipped or not: images (n, H, W), or labels (n,), as its name says. It begins with 0, 0, 8
+    (for uint8), the number of axes, and their lengths, big-endian."""
     path = next((p for p in (folder / f"{file}.gz", folder / file) if p.exists()), None)
     if path is None:
         raise UserError(f"{folder / file}(.gz) is missing: put the four files {', '.join(IDX_FILES)} (gzipped or not) "
@@ -125,6 +114,7 @@ def read_idx(folder: Path, file: str) -> Array:
     if size != len(data):
         raise UserError(f"{path} has {len(data):,} bytes where its header promises "
                         f"{'more' if size is None else f'{size:,}'}: it is damaged, get it again")
+    check_md5(name, path, MD5[name][file], data)
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -161,7 +151,7 @@ def check_md5(name: str, path: Path, md5: str, data: bytes) -> None:
     for other, sums in MD5.items():
         for file, known in sums.items():
             if known == found:
-                raise UserError(f"{path} is {file} of {other}, not {path.name} of {name}: put the right file there, "
-                                f"or use --data {other}")
+                hint = f", or use --data {other}" if other != name else ""
+                raise UserError(f"{path} is {file} of {other}, not of what its name says: put the right file there{hint}")
     raise UserError(f"{path} is not {name}'s file: its content has MD5 {found}, wanted {md5}; it is damaged or of another "
                     "data set, get it again")

@@ -15,12 +15,14 @@
 
 A layer is a pure pair of functions, `NAME_forward(x, weights...) -> y, cache` and `NAME_backward(dy, cache) -> gradients`,
 and a thin class that only knows where its weights are in a Buffer. The functions return gradients; the classes add them
-to the Buffer they are given. Neither changes its inputs, `dy` or the cache.
+to the Buffer they are given. Neither changes its inputs, `dy` or the cache. (A layer that does nothing, as dropout in
+evaluation, may hand back `x` or `dy` itself.)
 
 Letters, with one meaning everywhere:
 
     B  images in a batch          H, W, C  height, width, channels of an image
     P  patch side                 N        tokens in the sequence, the class token among them
+    M  tokens that ask: N, or the first few where no more are wanted
     D  width of a token           L        depth: number of blocks
     h  heads, E = D / h           F        hidden width of the MLP
     K  classes                    I, O     features into and out of a linear layer

@@ -21,8 +21,8 @@ from .softmax import softmax_backward, softmax_forward
 def attention_forward(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, tuple]:
     """q (B, h, M, E), k, v (B, h, N, E), mask (B, h, M, N): dropout's factors, or None  ->  o (B, h, M, E), cache.
 
-    o = softmax(q k' / sqrt(E)) v. A dot product of E terms has deviation sqrt(E); divided by it, softmax is not flat and
-    not saturated at the start. E is the width of one head, not of the token.
+    o = softmax(q k' / sqrt(E)) v. A dot product of E terms has deviation sqrt(E); divided by it, softmax does not start
+    saturated. E is the width of one head, not of the token.
     """
     a, _ = softmax_forward(q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5)                # (B, h, M, N)
     p = a if mask is None else a * mask
@@ -58,8 +58,8 @@ def keys_first_forward(q: Array, k: Array, v: Array, mask: Array | None = None) 
     return o, (q, k, v, e, total, o, mask)
 
 
-def keys_first_backward(do: Array, cache: tuple, out: list[Array]) -> None:
-    """do (B, h, M, E)  ->  dq, dk, dv, written to the three arrays of `out`, so that they can be parts of one.
+def keys_first_backward(do: Array, cache: tuple, out: list[Array]) -> list[Array]:
+    """do (B, h, M, E)  ->  dq, dk, dv: the arrays of `out`, which the caller brings so that they can be parts of one.
 
     With do' = do / total, dv = (e * mask)' do', and, since a_ij = e_ij / total_i,
 
@@ -81,6 +81,7 @@ def keys_first_backward(do: Array, cache: tuple, out: list[Array]) -> None:
     xp.matmul(ds.transpose(1, 2, 3, 0), k, out=dq)
     dq *= q.shape[-1] ** -0.5                                            # the q of the cache carries the scale already
     xp.matmul(ds.transpose(1, 2, 0, 3), q, out=dk)
+    return out
 
 
 class Attention:

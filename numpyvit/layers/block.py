@@ -33,17 +33,17 @@ class Block:
     def forward(self, params: Buffer, x: Array, rng: np.random.Generator | None = None, rows: int | None = None,
                 taps: dict[str, Any] | None = None) -> tuple[Array, tuple]:
         """x (B, N, D)  ->  y (B, rows or N, D), cache. taps, where given, receives "attention" and "output"."""
-        h, c1 = self.norm1.forward(params, x)
-        h, c2 = self.attention.forward(params, h, rng, rows, taps)       # (B, rows, D), of all N keys and values
-        h, c3 = dropout_forward(h, self.dropout, rng, x.shape)
-        h, c4 = drop_path_forward(h, self.drop_path, rng)
-        z = x[:, :rows] + h                                              # rows=None: all of them
+        a, c1 = self.norm1.forward(params, x)
+        a, c2 = self.attention.forward(params, a, rng, rows, taps)       # (B, rows, D), of all N keys and values
+        a, c3 = dropout_forward(a, self.dropout, rng, x.shape)
+        a, c4 = drop_path_forward(a, self.drop_path, rng)
+        z = x[:, :rows] + a                                              # rows=None: all of them
 
-        h, c5 = self.norm2.forward(params, z)
-        h, c6 = self.mlp.forward(params, h)
-        h, c7 = dropout_forward(h, self.dropout, rng, x.shape)
-        h, c8 = drop_path_forward(h, self.drop_path, rng)
-        y = z + h
+        a, c5 = self.norm2.forward(params, z)
+        a, c6 = self.mlp.forward(params, a)
+        a, c7 = dropout_forward(a, self.dropout, rng, x.shape)
+        a, c8 = drop_path_forward(a, self.drop_path, rng)
+        y = z + a
         if taps is not None:
             taps["output"] = y
         return y, (c1, c2, c3, c4, c5, c6, c7, c8)
@@ -51,14 +51,14 @@ class Block:
     def backward(self, dy: Array, cache: tuple, grads: Buffer) -> Array:
         """dy (B, rows or N, D)  ->  dx (B, N, D); adds the weights' gradients into grads. Forward, read upwards."""
         c1, c2, c3, c4, c5, c6, c7, c8 = cache
-        dh = drop_path_backward(dy, c8)
-        dh = dropout_backward(dh, c7)
-        dh = self.mlp.backward(dh, c6, grads)
-        dz = dy + self.norm2.backward(dh, c5, grads)                     # y = z + h: dy goes both ways
+        da = drop_path_backward(dy, c8)
+        da = dropout_backward(da, c7)
+        da = self.mlp.backward(da, c6, grads)
+        dz = dy + self.norm2.backward(da, c5, grads)                     # y = z + a: dy goes both ways
 
-        dh = drop_path_backward(dz, c4)
-        dh = dropout_backward(dh, c3)
-        dh = self.attention.backward(dh, c2, grads)                      # (B, N, D): keys and values felt every token
-        dx = self.norm1.backward(dh, c1, grads)
-        dx[:, :dz.shape[1]] += dz                                        # z = x[:, :rows] + h
+        da = drop_path_backward(dz, c4)
+        da = dropout_backward(da, c3)
+        da = self.attention.backward(da, c2, grads)                      # (B, N, D): keys and values felt every token
+        dx = self.norm1.backward(da, c1, grads)                          # a new array, so += below is safe
+        dx[:, :dz.shape[1]] += dz                                        # z = x[:, :rows] + a
         return dx

@@ -46,7 +46,7 @@ def dropout_backward(dy: Array, mask: Array | None) -> Array:
 def drop_path_forward(x: Array, p: float, rng: np.random.Generator | None) -> tuple[Array, Array | None]:
     """x (B, N, D), a branch on its way to the residual stream  ->  y (B, N, D), cache.
 
-    Drops the whole branch for some images of the batch: they go through a network with one layer less.
+    Drops the whole branch for some images of the batch: they go through a network with one branch fewer.
     """
     if rng is None or p == 0:
         return x, None

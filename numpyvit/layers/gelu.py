@@ -1,4 +1,4 @@
-"""GELU (Hendrycks and Gimpel, 2016): y = x Phi(x), Phi the normal distribution function. A gate of the input's own sign.
+"""GELU (Hendrycks and Gimpel, 2016): y = x Phi(x), x times the chance that a standard normal value lies below it.
 
 Two forms: by tanh, the approximation of that paper and of the ViT paper's code, and the exact one by erf.
 """

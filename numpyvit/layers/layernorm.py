@@ -9,7 +9,7 @@ Cache = tuple[Array, Array, Array]
 def layernorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Cache]:
     """x (..., D), gamma (D,), beta (D,)  ->  y (..., D), cache.
 
-    xhat = (x - mean) / sqrt(var + eps),   y = gamma * xhat + beta;   var is the mean of squares, undivided by D - 1.
+    xhat = (x - mean) / sqrt(var + eps),   y = gamma * xhat + beta.   var divides by D, not by D - 1.
     """
     D = x.shape[-1]
     centred = x - row_sum(x) / D
@@ -21,10 +21,11 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[
 def layernorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """dy (..., D)  ->  dx (..., D), dgamma (D,), dbeta (D,).
 
-    With g = dy * gamma for the gradient of xhat: x_i moves xhat_j in three ways - itself, through the mean, and through
-    the deviation:
+    With g = dy * gamma for the gradient of xhat = (x - mean) * rstd. A step of x_i moves xhat_j in three ways: directly,
+    where i = j; through the mean, which moves by 1 / D; and through rstd = (var + eps)^-1/2, which moves by
+    -rstd^3 (x_i - mean) / D = -rstd^2 xhat_i / D. Together, with [i = j] for 1 where that holds and else 0,
 
-        dxhat_j / dx_i = rstd * (1_ij - 1/D - xhat_i xhat_j / D)
+        dxhat_j / dx_i = rstd * ([i = j] - 1/D - xhat_i xhat_j / D)
 
     Summing g_j over j gives   dx = rstd * (g - mean(g) - xhat * mean(g * xhat)):
     the gradient loses its part along (1, ..., 1) and along xhat, the two directions that normalising erases.

@@ -1,4 +1,4 @@
-"""The class token and the positions: the rest of equation 1, z_0 = [x_class; x_1 E; ...; x_N E] + E_pos.
+"""The class token and the positions: the rest of equation 1, in the paper's letters z_0 = [x_class; x_1 E; ...] + E_pos.
 
 Attention treats its tokens as a set. What tells a patch in the corner from one in the middle is what is added here.
 """

@@ -16,7 +16,8 @@ def softmax_forward(x: Array) -> tuple[Array, Array]:
 def softmax_backward(dy: Array, y: Array) -> Array:
     """dy (..., N), y (..., N) from forward  ->  dx (..., N).
 
-    Every x_i is in every y_j, through the sum: dy_j / dx_i = y_j (1_ij - y_i). The whole matrix counts, not its diagonal.
+    Every x_i is in every y_j, through the sum: dy_j / dx_i = y_j ([i = j] - y_i), where [i = j] is 1 if so and else 0.
+    The whole matrix counts, not its diagonal alone.
     Summed against the incoming gradient:   dx_i = y_i (dy_i - sum_j dy_j y_j).
     """
     return y * (dy - row_dot(dy, y))

@@ -1,0 +1,115 @@
+"""The folder of a run: what is written there, and reading it back when it may have been damaged."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import CHECKPOINT, PREVIOUS, write_atomically
+from .data import Dataset
+from .errors import UserError
+from .recipes import TrainConfig
+
+CONFIG, METRICS, MODEL = "config.json", "metrics.jsonl", "model.npz"
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the result."""
+    from . import __version__
+    return {"numpyvit": __version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
+def make_folder(folder: Path, config: TrainConfig, data_md5: str) -> None:
+    """Write config.json and an empty metrics.jsonl. Raises UserError where the folder holds a run, or is none."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: --out wants a folder")
+    held = [name for name in (CONFIG, METRICS, CHECKPOINT, PREVIOUS, MODEL) if (folder / name).exists()]
+    if held:
+        raise UserError(f"{folder} holds a run already ({held[0]}): go on with it by --resume, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**config.to_dict(), "data_md5": data_md5, "versions": versions()}, indent=1) + "\n"
+    write_atomically(folder / METRICS, lambda f: f.write(b""))
+    write_atomically(folder / CONFIG, lambda f: f.write(text.encode()))
+
+
+def read_config(folder: Path) -> tuple[TrainConfig, str, dict[str, str]]:
+    """(config, checksum of the data, versions) of config.json. Raises UserError where the folder holds no run."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise UserError(f"{folder} holds no run: there is no {CONFIG} in it; give the folder that `train` printed")
+    try:
+        fields = json.loads(path.read_bytes())
+        md5, found = fields.pop("data_md5"), fields.pop("versions")
+        if not isinstance(md5, str) or not isinstance(found, dict):
+            raise UserError("data_md5 or versions is not what it was")
+        return TrainConfig.from_dict(fields), md5, found
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        raise UserError(f"{path} is damaged: {lacks}{error}") from None
+
+
+def add_row(folder: Path, row: dict[str, Any]) -> None:
+    """Append a row to metrics.jsonl."""
+    try:
+        with open(folder / METRICS, "a") as f:
+            f.write(json.dumps(row, allow_nan=False) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder / METRICS} could not be written ({error.strerror}): make room, then go on with "
+                        f"--resume {folder}") from None
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, but for a last one that a kill left unfinished. Raises UserError for other damage."""
+    path, rows = folder / METRICS, []
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for i, line in enumerate(lines):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and row.get("epoch") == i + 1 and isinstance(row.get("step"), int):
+            rows.append(row)
+        elif i + 1 < len(lines) or row is not None:
+            raise UserError(f"{path} is damaged: its line {i + 1} is not the row of epoch {i + 1}; mend or restore it")
+    return rows
+
+
+def take_back_rows(folder: Path, step: int, epoch_steps: int) -> None:
+    """Drop the rows of metrics.jsonl after `step`. Raises UserError where one before it is missing."""
+    rows = read_metrics(folder)
+    kept = [row for row in rows if row["step"] <= step]
+    if len(kept) != step // epoch_steps:
+        raise UserError(f"{folder / METRICS} has {len(kept)} rows up to step {step}, wanted {step // epoch_steps}: "
+                        "rows are missing; restore the file")
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    write_atomically(folder / METRICS, lambda f: f.write(text.encode()))
+
+
+def data_md5(*parts: Dataset) -> str:
+    """Tells one version of a data set from another."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for part in parts:
+        digest.update(part.images.tobytes())
+        digest.update(part.labels.tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process from training the same run, where the system has such locks. Dying gives it back."""
+    try:
+        import fcntl
+    except ImportError:                                                  # Windows
+        yield
+        return
+    with open(folder / CONFIG) as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder} is being trained by another process: wait for it, or stop it") from None
+        yield
