@@ -41,4 +41,7 @@ def main(data_dir: str, epochs: int = 8) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    try:
+        main(sys.argv[1], *map(int, sys.argv[2:]))
+    except nv.UserError as error:
+        sys.exit(f"error: {error}")

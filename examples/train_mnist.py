@@ -41,4 +41,7 @@ def main(data_dir: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except nv.UserError as error:
+        sys.exit(f"error: {error}")

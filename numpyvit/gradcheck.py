@@ -146,13 +146,17 @@ def noisy(layer: Any, seed: int, dtype: Any = np.float64) -> Buffer:
     return params
 
 
+def noisy_pair(layer: Any, seed: int, **options: Any) -> tuple[Forward, Backward, list[str], list[Array]]:
+    """layer_pair at noisy weights: forward, backward, the names ["x", ...], and the weights to call forward with."""
+    params = noisy(layer, seed)
+    return (*layer_pair(layer, params, **options), [params[name] for name in params.names()])
+
+
 def check_layer(layer: Any, x: Array, seed: int = 0, tolerance: float = 1e-9, zero: Sequence[str] = (),
                 **options: Any) -> Report:
     """check_function for a layer with weights, at noisy weights: x and every weight, full Jacobian. options: to forward."""
-    params = noisy(layer, seed)
-    forward, backward, names = layer_pair(layer, params, **options)
-    return check_function(forward, backward, x, *(params[n] for n in params.names()), names=names, tolerance=tolerance,
-                          zero=zero)
+    forward, backward, names, weights = noisy_pair(layer, seed, **options)
+    return check_function(forward, backward, x, *weights, names=names, tolerance=tolerance, zero=zero)
 
 
 def check_model(model: Any, images: Array, seed: int = 0, directions: int = 4, tolerance: float = 1e-8,

@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from .backend import Array
-from .gradcheck import Backward, Forward, as_tuple, check_function, layer_pair, noisy
+from .gradcheck import Backward, Forward, as_tuple, check_function, noisy_pair
 from .vit import ViTConfig
 
 seeds = st.integers(0, 2**32 - 1)
@@ -100,11 +100,16 @@ def assert_batch_splits(forward: Forward, backward: Backward, x: Array, *weights
 def assert_pure(forward: Forward, backward: Backward, *inputs: Array, seed: int = 0) -> None:
     """Read-only and non-contiguous inputs do as well; nothing given is written to; the cache survives pickling; gradients
     share no memory with each other or with the inputs."""
+    inputs = tuple(x.copy() for x in inputs)
+    given = [x.copy() for x in inputs]
     y, cache = forward(*inputs)
     dy = normal(y.shape, seed, y.dtype)
-    before = pickle.dumps(cache)
+    dy_given, before = dy.copy(), pickle.dumps(cache)
     grads = as_tuple(backward(dy, cache))
     assert pickle.dumps(cache) == before, "backward changed its cache"
+    assert np.array_equal(dy, dy_given), "backward changed dy"
+    for i, (x, was) in enumerate(zip(inputs, given, strict=True)):
+        assert np.array_equal(x, was), f"input {i} was changed"
 
     def strided(x: Array) -> Array:                                      # same values, gaps between, read-only
         wide = np.full((*x.shape, 2), np.nan, x.dtype)
@@ -152,9 +157,8 @@ def check_layer_contract(layer: Any, x: Array, seed: int = 0, gradients: bool = 
     splits=False where an image's output depends on the others in the batch (dropout's mask does). zero: weights whose
     gradient is known to vanish. options: to forward, as for gradcheck.layer_pair.
     """
-    params = noisy(layer, seed)
-    forward, backward, names = layer_pair(layer, params, **options)
-    inputs = [np.asarray(x, np.float64), *(params[name] for name in params.names())]
+    forward, backward, names, weights = noisy_pair(layer, seed, **options)
+    inputs = [np.asarray(x, np.float64), *weights]
     if gradients:
         assert_gradients(forward, backward, *inputs, names=names, zero=zero)
     assert_linear_backward(forward, backward, *inputs, seed=seed)

@@ -15,7 +15,15 @@ from numpyvit.layers.layernorm import layernorm_forward
 from numpyvit.layers.linear import Linear, linear_backward, linear_forward
 from numpyvit.layers.positions import cls_token_backward, cls_token_forward
 from numpyvit.layers.softmax import softmax_backward, softmax_forward
-from numpyvit.testing import normal, seeds
+from numpyvit.testing import (
+    assert_batch_splits,
+    assert_dtype_kept,
+    assert_linear_backward,
+    assert_pure,
+    assert_reentrant,
+    normal,
+    seeds,
+)
 
 WRONG = {}
 
@@ -169,6 +177,62 @@ def test_a_zero_gradient_fails_unless_declared():
     assert [row.verdict for row in report.rows] == ["ok", "zero"]
     assert not report
     assert check_function(forward, backward, normal((3,), 0), normal((2,), 1), zero=["input 1"])
+
+
+def test_a_forward_that_writes_to_its_input_is_caught():
+    def forward(x):
+        x = np.ascontiguousarray(x)                   # copies only what is not contiguous
+        x -= x.mean(-1, keepdims=True)
+        return x, None
+
+    with pytest.raises(AssertionError, match="input 0 was changed"):
+        assert_pure(forward, lambda dy, _: dy - dy.mean(-1, keepdims=True), normal((2, 3), 0))
+
+
+def test_a_backward_that_writes_to_dy_or_its_cache_is_caught():
+    def in_place(dy, x):
+        dy *= x
+        return dy.copy()
+
+    def uses_up(dy, x):
+        x *= dy
+        return x.copy()
+
+    for backward, message in ((in_place, "changed dy"), (uses_up, "changed its cache")):
+        with pytest.raises(AssertionError, match=message):
+            assert_pure(lambda x: (x * x / 2, x.copy()), backward, normal((2, 3), 0))
+
+
+def test_a_backward_that_keeps_state_is_caught():
+    calls = []
+
+    def backward(dy, x):
+        calls.append(1)
+        return dy * x * len(calls)
+
+    with pytest.raises(AssertionError, match=r"not linear in dy|second call"):
+        assert_linear_backward(lambda x: (x * x / 2, x), backward, normal((2, 3), 0))
+
+
+def test_a_layer_that_mixes_the_batch_is_caught():
+    with pytest.raises(AssertionError, match="is not that part of y"):
+        assert_batch_splits(lambda x: (x - x.mean(0), None), lambda dy, _: dy - dy.mean(0), normal((3, 2), 0))
+
+
+def test_a_cache_in_the_object_is_caught():
+    state = {}
+
+    def forward(x):
+        state["x"] = x
+        return x * x / 2, None
+
+    with pytest.raises(AssertionError, match="a second forward changes"):
+        assert_reentrant(forward, lambda dy, _: dy * state["x"], normal((2, 3), 0))
+
+
+def test_a_float64_constant_is_caught():
+    with pytest.raises(AssertionError, match="y is float64 for float32"):
+        assert_dtype_kept(lambda x: (x * np.float64(2), None), lambda dy, _: 2 * dy, normal((2, 3), 0))
 
 
 def test_nan_is_wrong():

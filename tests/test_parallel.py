@@ -10,7 +10,8 @@ from threadpoolctl import threadpool_info
 
 from numpyvit import AdamW, UserError, ViT, ViTConfig, Workers, cross_entropy, presets
 from numpyvit.data import Dataset
-from numpyvit.parallel import Tree, micro_batch_size
+from numpyvit.parallel import Tree, keep_freed_memory, micro_batch_size
+from numpyvit.params import DROPOUT
 from numpyvit.testing import close, normal, seeds
 
 CONFIG = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8, dropout=0.2, attention_dropout=0.2, drop_path=0.2)
@@ -70,6 +71,42 @@ def test_dropout_differs_by_step_and_seed():
             losses += [w.loss_and_grad(params, *draw(8, 0), step=step)[0] for step in (0, 1, 0)]
     assert losses[0] == losses[2]
     assert len(set(losses)) == 4
+
+
+def test_each_piece_of_a_batch_draws_masks_of_its_own():
+    """The same image in every piece: with one mask for all, each piece would give the same gradient."""
+    model = ViT(CONFIG)
+    params = model.init(0, np.float64)
+    params.flat += normal(params.flat.shape, 0)
+    images, labels = np.repeat(draw(1, 0, np.float64)[0], 4, axis=0), np.zeros(4, int)
+    one_mask = model.forward(params, images[:1], np.random.default_rng((0, DROPOUT, 0, 0)))[0]
+    with Workers(model, micro_batch=1) as w:
+        loss, _ = w.loss_and_grad(params, images, labels)
+        assert loss != pytest.approx(float(cross_entropy(one_mask, labels[:1])[0]))
+
+
+def test_overlapping_workers_leave_the_settings_as_they_were():
+    def settings():
+        return sys.getswitchinterval(), [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+    before, model = settings(), ViT(PLAIN)
+    first, second = Workers(model), Workers(model)
+    first.__enter__()
+    inside = settings()
+    second.__enter__()
+    first.__exit__()
+    assert settings() == inside
+    second.predict(model.init(), draw(3, 0)[0])
+    second.__exit__()
+    assert settings() == before
+    with first, pytest.raises(UserError, match="at work already"):
+        first.__enter__()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+def test_the_allocator_is_told_where_there_is_glibc():
+    import platform
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
 
 
 def test_predict_normalises_a_dataset():

@@ -6,7 +6,7 @@ from hypothesis import given
 
 from numpyvit import Buffer, UserError, ViT, ViTConfig, init
 from numpyvit.layers.linear import Linear
-from numpyvit.testing import seeds, vit_configs
+from numpyvit.testing import check_layer_contract, normal, seeds, vit_configs
 
 
 @given(vit_configs(), seeds)
@@ -30,6 +30,40 @@ def test_first_weights_depend_on_the_seed_alone(config, seed):
     assert np.array_equal(model.init(seed).flat, ViT(config).init(seed).flat)
     assert np.array_equal(model.init(seed).flat, model.init(seed, np.float64).flat.astype(np.float32))
     assert not np.array_equal(model.init(seed).flat, model.init(seed + 1).flat)
+
+
+def test_first_weights_have_the_deviations_that_they_should():
+    params = ViT(ViTConfig(width=192, depth=1, heads=3, mlp_width=768)).init()
+    deviations = {"blocks.0.attention.qkv.w": (2 / (192 + 576)) ** 0.5, "blocks.0.mlp.fc1.w": (2 / (192 + 768)) ** 0.5,
+                  "embed.w": (2 / (49 + 192)) ** 0.5, "positions.w": 0.02, "cls_token.w": 0.02}
+    for name, wanted in deviations.items():
+        assert params[name].std() == pytest.approx(wanted, rel=0.15)
+        assert abs(params[name].mean()) < 0.2 * wanted
+    assert not params["head.out.w"].any()
+    assert not params["blocks.0.mlp.fc1.b"].any()
+    assert np.all(params["norm.gamma"] == 1)
+
+
+def test_a_layer_in_two_places_has_its_weights_once():
+    class Twice:
+        def __init__(self):
+            self.first = Linear(3, 3)
+            self.again, self.others = self.first, {"a": Linear(3, 2)}
+
+        def forward(self, params, x):
+            y, c1 = self.first.forward(params, x)
+            y, c2 = self.again.forward(params, y)
+            y, c3 = self.others["a"].forward(params, y)
+            return y, (c1, c2, c3)
+
+        def backward(self, dy, cache, grads):
+            c1, c2, c3 = cache
+            dx = self.others["a"].backward(dy, c3, grads)
+            return self.first.backward(self.again.backward(dx, c2, grads), c1, grads)
+
+    layer = Twice()
+    assert init(layer).names() == ["first.w", "first.b", "others.a.w", "others.a.b"]
+    check_layer_contract(layer, normal((2, 3), 0))
 
 
 def test_names_are_dotted_paths():

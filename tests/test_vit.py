@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numpyvit import AdamW, UserError, ViT, ViTConfig, cross_entropy, presets
-from numpyvit.gradcheck import check_model, layer_pair, noisy
+from numpyvit.gradcheck import check_model, noisy, noisy_pair
 from numpyvit.testing import (
     assert_batch_splits,
     assert_dtype_kept,
@@ -66,10 +66,8 @@ class WithImageGradients:
 
 @given(vit_configs(), seeds)
 def test_contract(config, seed):
-    model, x = WithImageGradients(config), images_for(config, 3, seed)
-    params = noisy(model.model, seed)
-    forward, backward, names = layer_pair(model, params)
-    inputs = x, *(params[name] for name in names[1:])
+    forward, backward, _, weights = noisy_pair(WithImageGradients(config), seed)
+    inputs = images_for(config, 3, seed), *weights
     for check in (assert_linear_backward, assert_pure, assert_dtype_kept, assert_reentrant, assert_batch_splits):
         check(forward, backward, *inputs, seed=seed)
 
@@ -106,12 +104,40 @@ def test_the_last_blocks_shortcut_changes_nothing(config, seed):
         assert tap["output"].shape == (2, N, D)
 
 
-@given(vit_configs(dropout=True), seeds)
-def test_starts_at_a_loss_of_ln_K(config, seed):
-    model = ViT(config)
-    logits, _ = model.forward(model.init(seed), images_for(config, 4, seed, np.float32))
-    loss, _ = cross_entropy(logits, np.arange(4) % config.classes)
-    assert loss == pytest.approx(math.log(config.classes), abs=0.1)
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "ViT-Ti/16"])
+@settings(max_examples=3)
+@given(seed=seeds)
+def test_starts_at_a_loss_of_ln_K(name, seed):
+    model = ViT(presets[name])
+    logits, _ = model.forward(model.init(seed), images_for(presets[name], 2, seed, np.float32))
+    loss, _ = cross_entropy(logits, np.arange(2))
+    assert loss == pytest.approx(math.log(presets[name].classes), abs=0.1)
+
+
+@pytest.mark.parametrize("field", ["dropout", "attention_dropout", "drop_path"])
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_each_kind_of_dropout_is_on_in_training(field, pooling):
+    config = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8, pooling=pooling, **{field: 0.5})
+    model, x = ViT(config), images_for(config, 8, 0)
+    params = noisy(model, 0)
+    plain, _ = model.forward(params, x)
+    assert not np.allclose(model.forward(params, x, np.random.default_rng(1))[0], plain)
+    draws = [model.forward(params, x, np.random.default_rng(seed))[0] for seed in range(5)]
+    assert len({d.tobytes() for d in draws}) == 5
+
+
+def test_evaluation_keeps_no_cache():
+    import tracemalloc
+
+    config = ViTConfig(16, 4, 1, 10, width=32, depth=6, heads=2, mlp_width=64)
+    model, x = ViT(config), images_for(config, 64, 0, np.float32)
+    params, peaks = model.init(), []
+    for need_cache in (True, False):
+        tracemalloc.start()
+        model.forward(params, x, need_cache=need_cache)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] / 3
 
 
 @settings(max_examples=5)

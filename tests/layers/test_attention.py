@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numpyvit.gradcheck import noisy
 from numpyvit.layers.attention import (
     Attention,
     attention_backward,
@@ -10,6 +11,8 @@ from numpyvit.layers.attention import (
     keys_first_backward,
     keys_first_forward,
 )
+from numpyvit.layers.dropout import draw_mask
+from numpyvit.layers.qkv import split_heads
 from numpyvit.params import init
 from numpyvit.testing import assert_gradients, check_layer_contract, close, normal, seeds, shapes_BNhE
 
@@ -71,6 +74,19 @@ def test_rows_are_the_first_rows(shape, dropout, seed):
     g, g1 = params.zeros_like(), params.zeros_like()
     assert close(layer.backward(dy[:, :1], cache1, g1), layer.backward(dy, cache, g))
     assert close(g1.flat, g.flat)
+
+
+@given(shapes_BNhE(), seeds)
+def test_the_layer_is_the_textbook_between_two_products(shape, seed):
+    """With dropout: the mask that it draws is applied to the probabilities."""
+    B, N, h, E = shape
+    layer, x = Attention(h * E, h, dropout=0.5), normal((B, N, h * E), seed)
+    params = noisy(layer, seed)
+    mask = draw_mask(np.random.default_rng(seed), (N, B, h, N), 0.5, x).transpose(1, 2, 3, 0)
+    q, k, v = split_heads(x @ params["qkv.w"] + params["qkv.b"], 3, h)
+    o, _ = attention_forward(q, k, v, mask)
+    wanted = o.transpose(0, 2, 1, 3).reshape(B, N, h * E) @ params["proj.w"] + params["proj.b"]
+    assert close(layer.forward(params, x, np.random.default_rng(seed))[0], wanted)
 
 
 @given(shapes_BNhE(), seeds)
