@@ -49,7 +49,7 @@ class Recipe:
 
 
 recipes: dict[str, Recipe] = {
-    "digits": Recipe("digits", epochs=80, batch_size=64, warmup=5, turn=10, scale=0.1, shift=0.5),
+    "digits": Recipe("digits", epochs=80, lr=3e-3, warmup=5, turn=10, scale=0.1, shift=0.5),
     "mnist": Recipe("mnist", epochs=8, shift=1),
     "fashion-mnist": Recipe("mnist", epochs=12, shift=1, flip=True),
     "cifar10": Recipe("cifar10", epochs=6, shift=4, flip=True),
