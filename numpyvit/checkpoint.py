@@ -54,9 +54,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any], keep: Path | 
 
 
 def save_npz(path: Path, kind: str, note: dict[str, Any], arrays: dict[str, Array], keep: Path | None = None) -> None:
-    """Write arrays and note (anything JSON can hold) to `path`, atomically."""
+    """Write arrays and note (anything JSON can hold) to `path`, atomically. The archive is made in memory: one that cannot
+    be ended, on a full disk, would complain a second time."""
     text = json.dumps({"kind": kind, "arrays": list(arrays), **note}).encode()
-    write_atomically(path, lambda f: np.savez(f, note=np.frombuffer(text, np.uint8), **arrays), keep)   # type: ignore
+    archive = io.BytesIO()
+    np.savez(archive, note=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
+    write_atomically(path, lambda f: f.write(archive.getbuffer()), keep)
 
 
 def load_npz(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
