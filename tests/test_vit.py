@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from numpyvit import AdamW, UserError, ViT, ViTConfig, cross_entropy, presets
 from numpyvit.gradcheck import check_model, noisy, noisy_pair
+from numpyvit.layers.dropout import dropout_forward
+from numpyvit.layers.positions import sinusoidal
 from numpyvit.testing import (
     assert_batch_splits,
     assert_dtype_kept,
@@ -124,6 +126,26 @@ def test_each_kind_of_dropout_is_on_in_training(field, pooling):
     assert not np.allclose(model.forward(params, x, np.random.default_rng(1))[0], plain)
     draws = [model.forward(params, x, np.random.default_rng(seed))[0] for seed in range(5)]
     assert len({d.tobytes() for d in draws}) == 5
+
+
+@given(vit_configs(dropout=True), seeds)
+def test_the_stack_is_the_papers_equations(config, seed):
+    """By hand from the layers, every token of every block: (1), then (2) and (3) in the blocks, then (4)."""
+    model, x = ViT(config), images_for(config, 2, seed)
+    params, rng = noisy(model, seed), np.random.default_rng(seed)
+    z, _ = model.embed.forward(params, x)
+    if config.pooling == "cls":
+        z = np.concatenate([np.broadcast_to(params["cls_token.w"], (2, 1, config.width)), z], axis=1)
+    if config.positions == "learned":
+        z = z + params["positions.w"]
+    elif config.positions == "sinusoidal":
+        z = z + sinusoidal(config.tokens, config.width)
+    z, _ = dropout_forward(z, config.dropout, rng)
+    for block in model.blocks:
+        z, _ = block.forward(params, z, rng)
+    z, _ = model.norm.forward(params, z)
+    wanted, _ = model.head.forward(params, z[:, 0] if config.pooling == "cls" else z.mean(1))
+    assert close(model.forward(params, x, np.random.default_rng(seed))[0], wanted, 1e-10)
 
 
 def test_evaluation_keeps_no_cache():
