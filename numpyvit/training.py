@@ -130,8 +130,9 @@ class Run:
                 now = time.perf_counter()
                 self.train_seconds, self.seconds = self.train_seconds + now - mark, seconds_before + now - began
                 if self.step % self.epoch_steps == 0:
-                    with tqdm.external_write_mode():
-                        say(self.end_epoch(threads, lambda: seconds_before + time.perf_counter() - began))
+                    line = self.end_epoch(threads, lambda: seconds_before + time.perf_counter() - began)
+                    with tqdm.external_write_mode():                     # else the bar and the line mix
+                        say(line)
                 if stop.is_set():
                     self.save()
                     raise KeyboardInterrupt
