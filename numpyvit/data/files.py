@@ -96,7 +96,7 @@ def idx_set(name: str, data_dir: Path, classes: tuple[str, ...]) -> tuple[Datase
 def read_idx(name: str, folder: Path, file: str) -> Array:
     """One IDX file of uint8, gzipped or not: images (n, H, W), or labels (n,), as its name says. It begins with 0, 0, 8
     (for uint8), the number of axes, and their lengths, big-endian."""
-    path = next((p for p in (folder / f"{file}.gz", folder / file) if p.exists()), None)
+    path = next((p for p in (folder / f"{file}.gz", folder / file) if p.is_file()), None)
     if path is None:
         raise UserError(f"{folder / file}(.gz) is missing: put the four files {', '.join(IDX_FILES)} (gzipped or not) "
                         f"into {folder}")
@@ -120,7 +120,7 @@ def read_idx(name: str, folder: Path, file: str) -> Array:
 
 def read_cifar(path: Path) -> tuple[Array, Array]:
     """One binary batch of 10,000 records: a byte of label, then 3 x 32 x 32 of pixels  ->  (n, 32, 32, 3), (n,)."""
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{path} is missing: put {', '.join(CIFAR10_FILES)}, from cifar-10-binary.tar.gz, into "
                         f"{path.parent}")
     data = read(path)
