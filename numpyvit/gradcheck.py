@@ -103,16 +103,17 @@ def check_function(forward: Forward, backward: Backward, *inputs: Array, names: 
         if found != wanted:
             raise UserError(f"backward returned gradients of shapes {found}, wanted {wanted}: one for each input, like it")
     analytic = [np.array([grads[i] for grads in by_output]).reshape(y.size, x.size) for i, x in enumerate(args)]
-    numeric = []
+    wide, numeric = [x.astype(WIDE) for x in args], []
     for i, x in enumerate(args):
-        wide = [v.astype(WIDE) for v in args]
+
+        def f(v: Array, i: int = i) -> Array:
+            return forward(*wide[:i], v, *wide[i + 1:])[0]
+
         jacobian = np.empty((y.size, x.size), WIDE)
         for e in range(x.size):
             unit = np.zeros(x.size)
             unit[e] = 1
-            column = difference(lambda v, i=i, wide=wide: forward(*wide[:i], v, *wide[i + 1:])[0],  # type: ignore
-                                x, unit.reshape(x.shape))
-            jacobian[:, e] = column.ravel()
+            jacobian[:, e] = difference(f, x, unit.reshape(x.shape)).ravel()
         numeric.append(jacobian)
     return make_report(names, analytic, numeric, tolerance, zero)
 
