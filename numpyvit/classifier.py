@@ -97,7 +97,7 @@ class Classifier:
                 reason = "Pillow does not know its format"
             raise UserError(f"{path} cannot be read as an image ({reason})") from None
         pixels = np.atleast_3d(np.asarray(image))
-        colour = tuple(int(np.median(np.concatenate([p[0], p[-1], p[:, 0], p[:, -1]]))) for p in np.moveaxis(pixels, 2, 0))
+        colour = tuple(int(border_grey(pixels[None, ..., c])) for c in range(pixels.shape[2]))
         remark = f"{image.width}x{image.height}" + (f" fitted into {size[0]}x{size[1]}" if image.size != size else "")
         remark += f", first of {frames} frames" if frames > 1 else ""
         remark += ", transparency laid on white" if clear else ""
@@ -110,7 +110,7 @@ class Classifier:
 
 
 def border_grey(images: Array) -> float:
-    """Median over the border pixels of images (n, H, W, C), 0 to 255."""
+    """Median over the border pixels of images (n, H, W, ...), 0 to 255."""
     border = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
     return float(np.median(np.concatenate([b.reshape(-1) for b in border])))
 
