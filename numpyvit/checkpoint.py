@@ -26,7 +26,6 @@ class DamagedError(UserError):
     """A file that is not what was written."""
 
 
-
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any], keep: Path | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to the disk, then move it there.
 
