@@ -6,6 +6,7 @@ one core (NumPy 2.4, OpenBLAS), on arrays that fit the cache.
 """
 
 import sys
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -32,20 +33,38 @@ def as_rows(x: Array) -> Array:
     return x.reshape(n, x.shape[-1])
 
 
+@lru_cache(maxsize=256)
+def ones(xp: ModuleType, n: int, dtype: Any) -> Array:
+    """n ones, made once: to sum by a product with them."""
+    x: Array = xp.ones(n, dtype)
+    if xp is np:
+        x.flags.writeable = False
+    return x
+
+
 def row_sum(x: Array) -> Array:
     """Sum over the last axis, kept: (..., D) -> (..., 1). As a product with ones, 2 to 6 times faster than `x.sum(-1)`."""
-    ones = get_xp(x).ones(x.shape[-1], x.dtype)
-    return (as_rows(x) @ ones).reshape(*x.shape[:-1], 1)
+    return (as_rows(x) @ ones(get_xp(x), x.shape[-1], x.dtype)).reshape(*x.shape[:-1], 1)
 
 
 def row_dot(a: Array, b: Array) -> Array:
-    """Dot product over the last axis, kept: (..., D), (..., D) -> (..., 1). 1.3 times as fast as einsum."""
+    """Dot product over the last axis, kept: (..., D), (..., D) -> (..., 1). 1.3 times as fast as einsum; and for short rows,
+    by a product with ones, twice as fast as vecdot."""
     xp = get_xp(a)
-    dot = xp.vecdot(a, b) if xp is np else (a * b).sum(-1)      # CuPy has no vecdot
-    return dot[..., None]
+    if xp is not np or a.shape[-1] <= 32:                                # CuPy has no vecdot
+        return row_sum(a * b)
+    return xp.vecdot(a, b)[..., None]
 
 
 def col_sum(x: Array) -> Array:
     """Sum over all axes but the last: (..., D) -> (D,). As a product with ones, 2 to 3 times faster than `x.sum(0)`."""
     rows = as_rows(x)
-    return get_xp(x).ones(rows.shape[0], x.dtype) @ rows
+    return ones(get_xp(x), rows.shape[0], x.dtype) @ rows
+
+
+def transposed(x: Array, scale: float) -> Array:
+    """scale * x with the last two axes swapped, in memory too: (..., N, E) -> (..., E, N). For small matrices a @ transposed(b, 1)
+    takes a half to two thirds of the time of a @ b', the copy included."""
+    xp = get_xp(x)
+    out = xp.empty((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
+    return xp.multiply(x.swapaxes(-1, -2), scale, out=out)

@@ -189,11 +189,15 @@ def process_settings() -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Ask glibc to keep freed memory, rather than return it each step and fault it in anew. False: not glibc, or refused."""
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+    """Ask glibc to keep freed memory, rather than return it each step and fault it in anew. False: not glibc, or refused.
+
+    The last one is for threads: each has heaps of 64 MB, and glibc gives an empty one back to the system unless that would
+    leave less than M_TOP_PAD to spare.
+    """
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):                         # another C library (macOS, musl), or Windows
         return False
-    trim = mallopt(M_TRIM_THRESHOLD, 1 << 30)
-    return bool(trim and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)))   # older: 32 MB at most
+    kept = mallopt(M_TRIM_THRESHOLD, 1 << 30) and mallopt(M_TOP_PAD, 1 << 26)
+    return bool(kept and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)))   # older: 32 MB at most

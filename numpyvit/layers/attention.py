@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get_xp, row_dot
+from ..backend import Array, col_sum, get_xp, row_dot, transposed
 from ..params import Buffer
 from .dropout import draw_mask
 from .linear import Linear
@@ -40,46 +40,37 @@ def attention_backward(do: Array, cache: tuple) -> tuple[Array, Array, Array]:
 
 
 def keys_first_forward(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, tuple]:
-    """As attention_forward, but the mask, if any, is (N, B, h, M).
-
-    The scale goes into q, which is smaller than the scores, and softmax's division into o: o = (e v) / sum(e).
-    """
+    """As attention_forward, but the mask, if any, is (N, B, h, M)."""
     xp = get_xp(q)
     (B, h, M, E), N = q.shape, k.shape[2]
-    q = q * E ** -0.5
-    e = xp.empty((N, B, h, M), q.dtype)
-    xp.matmul(k, q.swapaxes(-1, -2), out=e.transpose(1, 2, 0, 3))        # e[j, b, h, i] = k_j . q_i
-    e -= e.max(0)
-    xp.exp(e, out=e)
-    total = (xp.ones(N, e.dtype) @ e.reshape(N, B * h * M)).reshape(B, h, M, 1)
+    a = xp.empty((N, B, h, M), q.dtype)
+    xp.matmul(k, transposed(q, E ** -0.5), out=a.transpose(1, 2, 0, 3))  # a[j, b, h, i] = k_j . q_i / sqrt(E)
+    a -= a.max(0)
+    xp.exp(a, out=a)
+    a *= 1 / col_sum(a.reshape(N, B * h * M)).reshape(B, h, M)
+    p = a if mask is None else a * mask
     o = xp.empty((B, M, h, E), q.dtype).transpose(0, 2, 1, 3)            # in memory as the projection wants it
-    xp.matmul((e if mask is None else e * mask).transpose(1, 2, 3, 0), v, out=o)
-    o /= total
-    return o, (q, k, v, e, total, o, mask)
+    xp.matmul(p.transpose(1, 2, 3, 0), v, out=o)
+    return o, (q, k, v, a, p, o, mask)
 
 
 def keys_first_backward(do: Array, cache: tuple, out: list[Array]) -> list[Array]:
     """do (B, h, M, E)  ->  dq, dk, dv: the arrays of `out`, which the caller brings so that they can be parts of one.
 
-    With do' = do / total, dv = (e * mask)' do', and, since a_ij = e_ij / total_i,
-
-        ds_ij = a_ij (da_ij - sum_j da_ij a_ij)   becomes   e_ij (mask_ij (do'_i . v_j) - do'_i . o_i)
-
-    because sum_j da_ij a_ij = sum_j mask_ij (do_i . v_j) a_ij = do_i . o_i: E products a query in place of N.
+    What softmax subtracts, sum_j da_ij a_ij, is here sum_j (do_i . v_j) p_ij = do_i . o_i: E products a query in place of N.
     """
-    q, k, v, e, total, o, mask = cache
+    q, k, v, a, p, o, mask = cache
     xp = get_xp(q)
     dq, dk, dv = out
-    do = do / total
-    xp.matmul((e if mask is None else e * mask).transpose(1, 2, 0, 3), do, out=dv)
-    ds = xp.empty_like(e)
-    xp.matmul(v, do.swapaxes(-1, -2), out=ds.transpose(1, 2, 0, 3))      # do'_i . v_j
+    scale = q.shape[-1] ** -0.5
+    xp.matmul(p.transpose(1, 2, 0, 3), do, out=dv)                       # o = p v
+    ds = xp.empty_like(a)
+    xp.matmul(v, transposed(do, scale), out=ds.transpose(1, 2, 0, 3))    # the scale of q k' / sqrt(E), early
     if mask is not None:
         ds *= mask
-    ds -= row_dot(do, o)[..., 0]
-    ds *= e
+    ds -= scale * xp.ascontiguousarray(row_dot(do.swapaxes(1, 2), o.swapaxes(1, 2))[..., 0].swapaxes(1, 2))
+    ds *= a
     xp.matmul(ds.transpose(1, 2, 3, 0), k, out=dq)
-    dq *= q.shape[-1] ** -0.5                                            # the q of the cache carries the scale already
     xp.matmul(ds.transpose(1, 2, 0, 3), q, out=dk)
     return out
 
@@ -107,8 +98,7 @@ class Attention:
             mask = draw_mask(rng, (N, B, self.heads, N), self.dropout, x)[..., :rows]
         o, c2 = keys_first_forward(q, k, v, mask)                        # (B, h, rows or N, E)
         if taps is not None:
-            *_, e, total, _, _ = c2
-            taps["attention"] = (e / total[..., 0]).transpose(1, 2, 3, 0)
+            taps["attention"] = c2[3].transpose(1, 2, 3, 0)
         y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, o.shape[2], D))
         return y, (c1, c2, c3)
 

@@ -12,10 +12,12 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[
     xhat = (x - mean) / sqrt(var + eps),   y = gamma * xhat + beta.   var divides by D, not by D - 1.
     """
     D = x.shape[-1]
-    centred = x - row_sum(x) / D
-    rstd = 1 / get_xp(x).sqrt(row_dot(centred, centred) / D + eps)       # (..., 1)
-    xhat = centred * rstd
-    return gamma * xhat + beta, (xhat, rstd, gamma)
+    xhat = x - row_sum(x) / D
+    rstd = 1 / get_xp(x).sqrt(row_dot(xhat, xhat) / D + eps)             # (..., 1)
+    xhat *= rstd
+    y = xhat * gamma
+    y += beta
+    return y, (xhat, rstd, gamma)
 
 
 def layernorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
@@ -33,7 +35,10 @@ def layernorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     xhat, rstd, gamma = cache
     D = dy.shape[-1]
     g = dy * gamma
-    dx = rstd * (g - row_sum(g) / D - xhat * (row_dot(g, xhat) / D))
+    dx = xhat * (row_dot(g, xhat) / -D)
+    dx += g
+    dx -= row_sum(g) / D
+    dx *= rstd
     return dx, col_sum(dy * xhat), col_sum(dy)
 
 
