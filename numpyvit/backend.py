@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+NUMPY = np.ndarray, np.generic       # (a tuple: this is asked a hundred times a step)
 
 
 def get_xp(x: Array) -> ModuleType:
     """The module (numpy, or cupy where the caller brought a CuPy array) whose functions work on `x`."""
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, NUMPY):
         return np
     if type(x).__module__.partition(".")[0] == "cupy":
         return sys.modules["cupy"]
@@ -27,10 +28,7 @@ def get_xp(x: Array) -> ModuleType:
 
 def as_rows(x: Array) -> Array:
     """(..., D) -> (n, D), a view where the memory allows. One 2-D product is 1.1 to 3.5 times faster than many."""
-    n = 1
-    for size in x.shape[:-1]:
-        n *= size
-    return x.reshape(n, x.shape[-1])
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 @lru_cache(maxsize=256)

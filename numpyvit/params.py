@@ -109,9 +109,8 @@ class Buffer:
                             "make the weights with the init() of the same model object") from None
 
     def __setitem__(self, key: Param | str, value: Any) -> None:
-        view = self[key]
-        if value is not view:                    # buffer[p] += x has added in place already, and assigns the view itself
-            view[...] = value
+        if value is not self._views.get(key):    # buffer[p] += x has added in place already, and assigns the view itself
+            self[key][...] = value
 
     def names(self) -> list[str]:
         return list(self.params)
