@@ -23,13 +23,13 @@ from .losses import cross_entropy
 from .params import DROPOUT, Buffer
 from .vit import ViT
 
-TOKENS = 1280        # at most, in a micro-batch; see micro_batch_size
+TOKENS = 1600        # at most, in a micro-batch; see micro_batch_size
 
 
 def micro_batch_size(tokens: int, batch: int) -> int:
     """Images in a micro-batch, for a model of `tokens` tokens and batches of `batch` images.
 
-    Some 600 to 1300 tokens: enough rows for the products to run at full speed, for the interpreter not to show, and to
+    Some 800 to 1600 tokens: enough rows for the products to run at full speed, for the interpreter not to show, and to
     make adding a gradient buffer cheap (both grow with the weights, so this holds for a model of any size), and few
     enough that activations stay near the caches. The batch is halved until its pieces are that small, so that they come out
     even for the usual numbers of workers.
@@ -169,6 +169,8 @@ def stay_on_a_core(left: Iterator[int], workers: int) -> None:
     """
     if hasattr(os, "sched_setaffinity") and workers == len(cores()):
         os.sched_setaffinity(0, {next(left)})
+    n = int(os.environ.get("HEAPS", 4))
+    if n: x = [np.empty(60 << 20, np.uint8) for _ in range(n)]
 
 
 _settings, _users, _settings_lock = ExitStack(), 0, threading.Lock()

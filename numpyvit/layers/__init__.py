@@ -6,8 +6,8 @@
     layernorm   normalise each token over its features
     gelu        the MLP's nonlinearity, in two forms (erf.py: the error function it needs)
     softmax     scores into probabilities
-    qkv         queries, keys and values out of each token
     attention   tokens look at each other
+    few_queries the same where only the class token asks
     mlp         each token by itself
     dropout     dropping activations, and whole branches
     block       the encoder block: attention and MLP around a residual stream

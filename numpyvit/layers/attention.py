@@ -13,8 +13,8 @@ import numpy as np
 from ..backend import Array, col_sum, get_xp, row_dot, transposed
 from ..params import Buffer
 from .dropout import draw_mask
+from .few_queries import few_queries_backward, few_queries_forward
 from .linear import Linear
-from .qkv import qkv_backward, qkv_forward, qkv_gradients, split_heads
 from .softmax import softmax_backward, softmax_forward
 
 
@@ -54,8 +54,8 @@ def keys_first_forward(q: Array, k: Array, v: Array, mask: Array | None = None) 
     return o, (q, k, v, a, p, o, mask)
 
 
-def keys_first_backward(do: Array, cache: tuple, out: list[Array]) -> list[Array]:
-    """do (B, h, M, E)  ->  dq, dk, dv: the arrays of `out`, which the caller brings so that they can be parts of one.
+def keys_first_backward(do: Array, cache: tuple, out: Array | list[Array]) -> None:
+    """do (B, h, M, E)  ->  dq, dk, dv, written to the arrays of `out`, so that they can be parts of one.
 
     What softmax subtracts, sum_j da_ij a_ij, is here sum_j (do_i . v_j) p_ij = do_i . o_i: E products a query in place of N.
     """
@@ -72,14 +72,19 @@ def keys_first_backward(do: Array, cache: tuple, out: list[Array]) -> list[Array
     ds *= a
     xp.matmul(ds.transpose(1, 2, 3, 0), k, out=dq)
     xp.matmul(ds.transpose(1, 2, 0, 3), q, out=dk)
-    return out
+
+
+def split_heads(x: Array, parts: int, heads: int) -> Array:
+    """(B, N, parts * D)  ->  (parts, B, h, N, E), a view: q, k, v = split_heads(qkv, 3, heads)."""
+    B, N, width = x.shape
+    return x.reshape(B, N, parts, heads, width // parts // heads).transpose(2, 0, 3, 1, 4)
 
 
 class Attention:
     """Weights: qkv (D, 3D), its columns q, k, v and in each the heads; proj (D, D).
 
-    rows: how many leading tokens ask. With rows=1 only the class token does, which is all that the last block owes to
-    the head: its q is made for one token, k and v for all.
+    rows: how many leading tokens ask, by few_queries.py. With rows=1 only the class token does, which is all that the last
+    block owes to the head.
     """
 
     def __init__(self, width: int, heads: int, qkv_bias: bool = True, dropout: float = 0.0) -> None:
@@ -89,27 +94,34 @@ class Attention:
 
     def forward(self, params: Buffer, x: Array, rng: np.random.Generator | None = None, rows: int | None = None,
                 taps: dict[str, Any] | None = None) -> tuple[Array, tuple]:
-        """x (B, N, D)  ->  y (B, rows or N, D), cache. taps["attention"]: the probabilities (B, h, rows or N, N)."""
+        """x (B, N, D)  ->  y (B, rows or N, D), cache. taps["attention"]: the probabilities (B, h, N, N); needs all rows."""
         B, N, D = x.shape
-        w, b = params[self.qkv.w], params[self.qkv.b] if self.qkv.b else None
-        (q, k, v), c1 = qkv_forward(x, w, b, self.heads, rows)           # each (B, h, N, E), q perhaps fewer rows
         mask = None
         if rng is not None and self.dropout:
             mask = draw_mask(rng, (N, B, self.heads, N), self.dropout, x)[..., :rows]
-        o, c2 = keys_first_forward(q, k, v, mask)                        # (B, h, rows or N, E)
+        if rows is not None:
+            w, b = params[self.qkv.w], params[self.qkv.b] if self.qkv.b else None
+            o, c2 = few_queries_forward(x, w, b, self.heads, rows, mask) # (B, rows, D)
+            y, c3 = self.proj.forward(params, o)
+            return y, (None, c2, c3)
+        qkv, c1 = self.qkv.forward(params, x)                            # (B, N, 3D)
+        q, k, v = split_heads(qkv, 3, self.heads)                        # each (B, h, N, E)
+        o, c2 = keys_first_forward(q, k, v, mask)
         if taps is not None:
             taps["attention"] = c2[3].transpose(1, 2, 3, 0)
-        y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, o.shape[2], D))
+        y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, N, D))
         return y, (c1, c2, c3)
 
     def backward(self, dy: Array, cache: tuple, grads: Buffer) -> Array:
         """dy (B, rows or N, D)  ->  dx (B, N, D); adds the weights' gradients into grads."""
         c1, c2, c3 = cache
         do = self.proj.backward(dy, c3, grads)                           # (B, rows or N, D)
-        arrays, dqkv = qkv_gradients(c1, self.heads)
-        keys_first_backward(split_heads(do, 1, self.heads)[0], c2, out=dqkv)
-        dx, dw, db = qkv_backward(arrays, c1)
-        grads[self.qkv.w] += dw
-        if self.qkv.b:
-            grads[self.qkv.b] += db
-        return dx
+        if c1 is None:
+            dx, dw, db = few_queries_backward(do, c2)
+            grads[self.qkv.w] += dw
+            if self.qkv.b:
+                grads[self.qkv.b] += db
+            return dx
+        dqkv = get_xp(do).empty((*do.shape[:2], 3 * do.shape[2]), do.dtype)
+        keys_first_backward(split_heads(do, 1, self.heads)[0], c2, out=split_heads(dqkv, 3, self.heads))
+        return self.qkv.backward(dqkv, c1, grads)

@@ -10,9 +10,9 @@ from numpyvit.layers.attention import (
     attention_forward,
     keys_first_backward,
     keys_first_forward,
+    split_heads,
 )
 from numpyvit.layers.dropout import draw_mask
-from numpyvit.layers.qkv import split_heads
 from numpyvit.params import init
 from numpyvit.testing import assert_gradients, check_layer_contract, close, normal, seeds, shapes_BNhE
 
