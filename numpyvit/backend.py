@@ -61,8 +61,8 @@ def col_sum(x: Array) -> Array:
 
 
 def transposed(x: Array, scale: float) -> Array:
-    """scale * x with the last two axes swapped, in memory too: (..., N, E) -> (..., E, N). For small matrices a @ transposed(b, 1)
-    takes a half to two thirds of the time of a @ b', the copy included."""
+    """scale * x with the last two axes swapped, in memory too: (..., N, E) -> (..., E, N). For small matrices the product
+    with it takes a half to two thirds of the time of that with a transposed view, and the copy a tenth to a third."""
     xp = get_xp(x)
     out = xp.empty((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
     return xp.multiply(x.swapaxes(-1, -2), scale, out=out)

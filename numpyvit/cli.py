@@ -73,9 +73,14 @@ def make_parser() -> Parser:
     p.add_argument("run", type=path, metavar="RUN", help="a run's folder, or a model.npz")
     p.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="any file that Pillow opens")
 
-    p = commands.add_parser("info", allow_abbrev=False, help="layers, shapes, weights and FLOPs of a model")
+    p = commands.add_parser("info", allow_abbrev=False,
+                            help="layers, shapes, weights and FLOPs of a model, and how it would run here")
     p.add_argument("run", nargs="?", type=path, metavar="RUN", help="a run's folder, or a model.npz")
     p.add_argument("--preset", type=text, metavar="NAME")
+    p.add_argument("--time", action="store_true", help="time a training step, layer by layer")
+    p.add_argument("--batch-size", type=count, metavar="N", help="of that step; default 128")
+    p.add_argument("--workers", type=count, metavar="N", help="as for train")
+    p.add_argument("--micro-batch", type=count, metavar="N", help="as for train")
     return parser
 
 
@@ -162,11 +167,15 @@ def predict(args: argparse.Namespace) -> None:
 
 def info(args: argparse.Namespace) -> None:
     from .classifier import Classifier
+    from .machine import settings
+    from .profile import profile
     from .summary import summary
     from .vit import presets
 
     if args.run and args.preset:
         raise UserError("info wants a RUN or a --preset, not both")
+    if not args.time and (args.batch_size or args.workers or args.micro_batch):
+        raise UserError("--batch-size, --workers and --micro-batch are for info --time")
     if args.run:
         config = Classifier.load(model_file(args.run)).config
     else:
@@ -175,6 +184,10 @@ def info(args: argparse.Namespace) -> None:
     print(summary(config))
     if not args.run:
         print(f"presets: {', '.join(presets)}")
+    for what, how in settings():
+        print(f"{what:12} {how}")
+    if args.time:
+        print(profile(config, args.batch_size or 128, args.workers, args.micro_batch))
 
 
 def model_file(run: Path) -> Path:

@@ -5,13 +5,10 @@ BLAS thread of its own; the gradients are added up in a fixed binary tree over t
 cut depends on the model and the batch only, so the result has the same bits with 1, 2 or 8 workers.
 """
 
-import ctypes
-import os
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from .backend import Array
 from .data import Dataset, normalise
 from .errors import UserError
 from .losses import cross_entropy
+from .machine import cores, prepare_thread, process_settings
 from .params import DROPOUT, Buffer
 from .vit import ViT
 
@@ -64,7 +62,7 @@ class Workers:
         self._stack = ExitStack()
         self._stack.enter_context(process_settings())
         self._pool = self._stack.enter_context(ThreadPoolExecutor(
-            self.workers, "numpyvit", stay_on_a_core, (iter(cores()), self.workers)))
+            self.workers, "numpyvit", prepare_thread, (iter(cores()), self.workers)))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -154,63 +152,3 @@ class Tree:
                     self.free.append(other[1])
             level, i, width = level + 1, i // 2, (width + 1) // 2
         self.root = loss, grads
-
-
-def cores() -> list[int]:
-    """The cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-
-
-def stay_on_a_core(left: Iterator[int], workers: int) -> None:
-    """Bind this thread to a core of its own, if there is one worker for each (and the system can, which is Linux).
-
-    Threads that wake each other for the interpreter's lock are else put on one core again and again: a step of a 17-token
-    model takes 1.1 times as long. With fewer workers than cores the choice is left to the system, which knows what else runs.
-    """
-    if hasattr(os, "sched_setaffinity") and workers == len(cores()):
-        os.sched_setaffinity(0, {next(left)})
-    n = int(os.environ.get("HEAPS", 4))
-    if n: x = [np.empty(60 << 20, np.uint8) for _ in range(n)]
-
-
-_settings, _users, _settings_lock = ExitStack(), 0, threading.Lock()
-
-
-@contextmanager
-def process_settings() -> Iterator[None]:
-    """One BLAS thread a worker, and memory that stays: measured to make a step 1.2 to 1.45 times faster.
-
-    The first to enter sets, the last to leave undoes; but for the allocator's setting, whose old value glibc does not tell.
-    """
-    global _users
-    with _settings_lock:
-        if not _users:
-            from threadpoolctl import threadpool_limits
-
-            keep_freed_memory()
-            _settings.enter_context(threadpool_limits(1, user_api="blas"))
-            _settings.callback(sys.setswitchinterval, sys.getswitchinterval())
-            sys.setswitchinterval(0.0005)                                # threads hand over the interpreter sooner
-        _users += 1
-    try:
-        yield
-    finally:
-        with _settings_lock:
-            _users -= 1
-            if not _users:
-                _settings.close()
-
-
-def keep_freed_memory() -> bool:
-    """Ask glibc to keep freed memory, rather than return it each step and fault it in anew. False: not glibc, or refused.
-
-    The last one is for threads: each has heaps of 64 MB, and glibc gives an empty one back to the system unless that would
-    leave less than M_TOP_PAD to spare.
-    """
-    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):                         # another C library (macOS, musl), or Windows
-        return False
-    kept = mallopt(M_TRIM_THRESHOLD, 1 << 30) and mallopt(M_TOP_PAD, 1 << 26)
-    return bool(kept and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)))   # older: 32 MB at most

@@ -10,7 +10,8 @@ from threadpoolctl import threadpool_info
 
 from numpyvit import AdamW, UserError, ViT, ViTConfig, Workers, cross_entropy, presets
 from numpyvit.data import Dataset
-from numpyvit.parallel import Tree, keep_freed_memory, micro_batch_size
+from numpyvit.machine import keep_freed_memory
+from numpyvit.parallel import Tree, micro_batch_size
 from numpyvit.params import DROPOUT
 from numpyvit.testing import close, normal, seeds
 

@@ -1,9 +1,9 @@
-"""Attention where only the first few tokens ask, without keys and values: the last block's, in which only the class token does.
+"""Attention where only the first few tokens ask, without keys and values: the last block's, where only the class token does.
 
 A query needs of its keys only the products with them, and q . k_j = q . (Wk' x_j) = (Wk q) . x_j: the query can go to where
 the tokens are. What it gets back is a mean of values, sum_j a_j (Wv' x_j) = Wv' (sum_j a_j x_j): the mean can be taken of
-the tokens. With M queries and h heads that are M * h products of D with each token, where keys and values take 2 D. All of it
-is exact but for rounding. The key bias adds the same q . bk to all scores of a query, and softmax does not see it.
+the tokens. With M queries and h heads each token takes part in 2 M h products of length D, where its key and value take 2 D
+of them. All of it is exact but for rounding. The key bias adds q . bk to all scores of a query, and softmax does not see it.
 
 With M = 1 a training step of a 17-token model of 4 blocks takes 0.93 of the time, of a 65-token one of 9 blocks 0.98.
 """
@@ -54,7 +54,7 @@ def few_queries_forward(x: Array, w: Array, b: Array | None, heads: int, rows: i
 def few_queries_backward(do: Array, cache: tuple) -> tuple[Array, Array, Array | Any]:
     """do (B, rows, D)  ->  dx (B, N, D), dw (D, 3D), db (3D,) or None. Forward, read upwards."""
     x, q, wk, wv, b, u, a, p, mask, m, total, c1 = cache
-    xp, (B, N, D), h, rows = get_xp(x), x.shape, len(q), do.shape[1]
+    xp, (B, _, D), h, rows = get_xp(x), x.shape, len(q), do.shape[1]
     do = by_head(do.reshape(B * rows, D), h)                             # (h, B * rows, E)
     dw = xp.empty((D, 3 * D), x.dtype)
     xp.matmul(m.reshape(B * rows, h, D).transpose(1, 2, 0), do, out=by_head(dw[:, 2 * D:], h))
