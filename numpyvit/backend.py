@@ -32,9 +32,9 @@ def as_rows(x: Array) -> Array:
 
 
 @lru_cache(maxsize=256)
-def ones(xp: ModuleType, n: int, dtype: Any) -> Array:
-    """n ones, made once: to sum by a product with them."""
-    x: Array = xp.ones(n, dtype)
+def constant(xp: ModuleType, n: int, dtype: Any, value: float = 1.0) -> Array:
+    """n times the value, made once: to sum by a product with them."""
+    x: Array = xp.full(n, value, dtype)
     if xp is np:
         x.flags.writeable = False
     return x
@@ -42,7 +42,13 @@ def ones(xp: ModuleType, n: int, dtype: Any) -> Array:
 
 def row_sum(x: Array) -> Array:
     """Sum over the last axis, kept: (..., D) -> (..., 1). As a product with ones, 2 to 6 times faster than `x.sum(-1)`."""
-    return (as_rows(x) @ ones(get_xp(x), x.shape[-1], x.dtype)).reshape(*x.shape[:-1], 1)
+    return (as_rows(x) @ constant(get_xp(x), x.shape[-1], x.dtype)).reshape(*x.shape[:-1], 1)
+
+
+def row_mean(x: Array) -> Array:
+    """Mean over the last axis, kept: (..., D) -> (..., 1). As row_sum."""
+    D = x.shape[-1]
+    return (as_rows(x) @ constant(get_xp(x), D, x.dtype, 1 / D)).reshape(*x.shape[:-1], 1)
 
 
 def row_dot(a: Array, b: Array) -> Array:
@@ -57,7 +63,7 @@ def row_dot(a: Array, b: Array) -> Array:
 def col_sum(x: Array) -> Array:
     """Sum over all axes but the last: (..., D) -> (D,). As a product with ones, 2 to 3 times faster than `x.sum(0)`."""
     rows = as_rows(x)
-    return ones(get_xp(x), rows.shape[0], x.dtype) @ rows
+    return constant(get_xp(x), rows.shape[0], x.dtype) @ rows
 
 
 def transposed(x: Array, scale: float) -> Array:

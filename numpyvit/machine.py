@@ -5,7 +5,9 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +25,8 @@ def process_settings() -> Iterator[None]:
     global _users
     with _lock:
         if not _users:
-            from threadpoolctl import threadpool_limits
-
             keep_freed_memory()
-            _settings.enter_context(threadpool_limits(1, user_api="blas"))
+            _settings.enter_context(blas_threads(1))
             _settings.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(SWITCH_INTERVAL)
         _users += 1
@@ -39,19 +39,30 @@ def process_settings() -> Iterator[None]:
                 _settings.close()
 
 
+def blas_threads(n: int) -> AbstractContextManager[object]:
+    """Inside, a product may use n threads: for a lone image, whose products nobody else computes the like of."""
+    return blas().limit(limits=n, user_api="blas")
+
+
+@lru_cache(maxsize=1)
+def blas() -> Any:
+    """threadpoolctl's handle on the BLAS libraries. Finding them takes milliseconds, setting their threads microseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def settings() -> list[tuple[str, str]]:
     """What of it holds on this machine, as (what, how it is while Workers are at work), for `numpyvit info`."""
-    from threadpoolctl import threadpool_info
-
     with process_settings():
-        libraries = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
-        blas = [f"{lib['internal_api']} {lib['version']}: {lib['num_threads']} thread{'s' * (lib['num_threads'] > 1)} "
+        libraries = [lib for lib in blas().info() if lib["user_api"] == "blas"]
+        products = [f"{lib['internal_api']} {lib['version']}: {lib['num_threads']} thread{'s' * (lib['num_threads'] > 1)} "
                 "for each worker" for lib in libraries]
         allocator = "keeps freed memory" if keep_freed_memory() else "as it is: only glibc's can be told to keep memory"
         interval = f"{sys.getswitchinterval() * 1000:g} ms"
     bound = "each bound to one" if hasattr(os, "sched_setaffinity") else "which the system does not let us bind to them"
     return [("workers", f"{len(cores())}, one for each core, {bound}"),
-            ("BLAS", "; ".join(blas) or "cannot be controlled: set its threads to 1 by its own environment variable"),
+            ("BLAS", "; ".join(products) or "cannot be controlled: set its threads to 1 by its own environment variable"),
             ("allocator", allocator),
             ("interpreter", f"Python {sys.version.split()[0]}, NumPy {np.__version__}; threads switch after {interval}")]
 

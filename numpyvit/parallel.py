@@ -8,7 +8,7 @@ cut depends on the model and the batch only, so the result has the same bits wit
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from .backend import Array
 from .data import Dataset, normalise
 from .errors import UserError
 from .losses import cross_entropy
-from .machine import cores, prepare_thread, process_settings
+from .machine import blas_threads, cores, prepare_thread, process_settings
 from .params import DROPOUT, Buffer
 from .vit import ViT
 
 TOKENS = 1600        # at most, in a micro-batch; see micro_batch_size
+LONE = 8192          # activations (images * N * D) from which several BLAS threads make a lone micro-batch faster
 
 
 def micro_batch_size(tokens: int, batch: int) -> int:
@@ -72,7 +73,10 @@ class Workers:
     def _map(self, run: Callable[[int], None], items: range) -> None:
         if self._pool is None:
             raise UserError("these Workers are not at work: use them inside `with Workers(model) as workers:`")
-        list(self._pool.map(run, items))
+        if len(items) == 1:
+            run(items[0])                                                # in this thread: no other need wake up for it
+        else:
+            list(self._pool.map(run, items))
 
     def loss_and_grad(self, params: Buffer, images: Array, labels: Array, step: int = 0) -> tuple[float, Buffer]:
         """The mean loss over the batch and its gradients: images (B, H, W, C), normalised, labels (B,) or (B, K).
@@ -113,7 +117,9 @@ class Workers:
             with np.errstate(over="ignore", invalid="ignore"):
                 logits[start:start + size] = self.model.forward(params, part, need_cache=False)[0]
 
-        self._map(run, range(0, n, size))
+        c = self.model.config
+        with blas_threads(self.workers) if n <= size and n * c.tokens * c.width > LONE else nullcontext():
+            self._map(run, range(0, n, size))
         return logits
 
 

@@ -1,6 +1,6 @@
 """Layer normalisation (Ba, Kiros and Hinton, 2016): each token, over its D features, to mean 0 and deviation 1."""
 
-from ..backend import Array, col_sum, get_xp, row_dot, row_sum
+from ..backend import Array, col_sum, get_xp, row_dot, row_mean
 from ..params import Buffer, Param, ones, zeros
 
 Cache = tuple[Array, Array, Array]
@@ -12,7 +12,7 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[
     xhat = (x - mean) / sqrt(var + eps),   y = gamma * xhat + beta.   var divides by D, not by D - 1.
     """
     D = x.shape[-1]
-    xhat = x - row_sum(x) / D
+    xhat = x - row_mean(x)
     rstd = 1 / get_xp(x).sqrt(row_dot(xhat, xhat) / D + eps)             # (..., 1)
     xhat *= rstd
     y = xhat * gamma
@@ -37,7 +37,7 @@ def layernorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     g = dy * gamma
     dx = xhat * (row_dot(g, xhat) / -D)
     dx += g
-    dx -= row_sum(g) / D
+    dx -= row_mean(g)
     dx *= rstd
     return dx, col_sum(dy * xhat), col_sum(dy)
 
