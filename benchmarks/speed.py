@@ -161,11 +161,13 @@ def table(title: str, what: str, models: list[str], names: list[str], args: argp
         best, ratio = ratio_to_best(times)
         median = {n: float(np.median(times[n])) for n in columns}
         cells = [f"{batch / median[n]:,.0f}/s" if batch > 1 else f"{median[n] * 1e3:.2f} ms" for n in columns]
-        print(f"{model:>20}{batch:>7}" + "".join(f"{cell:>15}" for cell in cells) + f"{ratio:>8.2f} of {best:<15}", flush=True)
+        row = f"{model:>20}{batch:>7}" + "".join(f"{cell:>15}" for cell in cells)
+        print(f"{row}{ratio:>8.2f} of {best:<15}", flush=True)
         if what == "step":
             share = np.median(times["products"] / times["numpyvit"])
             bf16 = np.median(times["PyTorch bf16"] / times["numpyvit"]) if "PyTorch bf16" in names else np.nan
-            print(f"{'':>20} the plain model's products alone take {share:.0%} of numpyvit's time; {bf16:.2f} of PyTorch bf16")
+            print(f"{'':>20} the plain model's products alone: {share:.0%} of numpyvit's time; "
+                  f"numpyvit is {bf16:.2f} times as fast as PyTorch bf16")
 
 
 def memory(names: list[str], args: argparse.Namespace) -> None:

@@ -28,8 +28,7 @@ def main(data_dir: str, epochs: int = 6) -> None:
         began = time.perf_counter()
         for step, (images, labels) in enumerate(batches):
             loss, grads = workers.loss_and_grad(params, images, labels, step)
-            nv.clip_norm(grads, 1.0)
-            optimizer.step(params, grads, lr=schedule(step))
+            optimizer.step(params, grads, lr=schedule(step), clip=1.0)
             if (step + 1) % epoch_steps == 0:
                 accuracy = nv.accuracy(workers.predict(params, test), test.labels)
                 print(f"epoch {(step + 1) // epoch_steps}  loss {loss:.3f}  test accuracy {accuracy:.2%}  "

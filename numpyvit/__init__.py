@@ -4,7 +4,7 @@ from . import data
 from .classifier import Classifier
 from .errors import UserError
 from .losses import accuracy, cross_entropy
-from .optim import SGD, AdamW, clip_norm
+from .optim import SGD, AdamW
 from .parallel import Workers
 from .params import Buffer, Param, init
 from .schedules import warmup_cosine
@@ -12,4 +12,4 @@ from .vit import ViT, ViTConfig, presets
 
 __version__ = "0.1.0"
 __all__ = ["SGD", "AdamW", "Buffer", "Classifier", "Param", "UserError", "ViT", "ViTConfig", "Workers", "accuracy",
-           "clip_norm", "cross_entropy", "data", "init", "presets", "warmup_cosine"]
+           "cross_entropy", "data", "init", "presets", "warmup_cosine"]

@@ -4,6 +4,7 @@ intermediate results are small and stay in the cache.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +22,24 @@ def blocks(size: int, decayed: int) -> Iterator[tuple[slice, bool]]:
             yield slice(i, min(i + BLOCK, stop)), decay
 
 
-def clip_norm(grads: Buffer, max_norm: float) -> float:
-    """Scale all gradients together so that their Euclidean norm is at most max_norm. Returns the norm before; where that is
-    not finite, nothing is scaled."""
+def grad_norm(grads: Buffer) -> float:
+    """The Euclidean norm of all gradients together."""
     g = grads.flat
-    wide = np.result_type(g.dtype, np.float64)                           # the squares of float32 overflow at 1e19
-    parts = (g[at].astype(wide) for at, _ in blocks(g.size, 0))
-    norm = math.sqrt(sum(float(part @ part) for part in parts))
-    if max_norm < norm < math.inf:
-        g *= max_norm / norm
-    return norm
+
+    def squares(dtype: Any) -> float:
+        parts = (g[at].astype(dtype, copy=False) for at, _ in blocks(g.size, 0))
+        return sum(float(part @ part) for part in parts)
+
+    with np.errstate(over="ignore", invalid="ignore"):                   # the caller looks at the norm
+        total = squares(g.dtype)
+        if not 1e-20 < total < 1e20:                                     # squares of float32 overflow, or vanish
+            total = squares(np.result_type(g.dtype, np.float64))
+    return math.sqrt(total)
+
+
+def clip_factor(norm: float, clip: float | None) -> float:
+    """What to multiply all gradients by, so that their norm is at most `clip`."""
+    return 1.0 if clip is None or norm <= clip else clip / norm
 
 
 class SGD:
@@ -41,16 +50,22 @@ class SGD:
         self.momentum, self.weight_decay = momentum, weight_decay
         self.v = params.zeros_like()
 
-    def step(self, params: Buffer, grads: Buffer, lr: float) -> None:
-        """One update of params, in place."""
+    def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None) -> float:
+        """One update of params, in place, with the gradients scaled to a norm of at most `clip`. Returns the norm before;
+        where it is not finite, nothing is updated."""
         check_same(params, grads, self.v)
+        norm = grad_norm(grads)
+        if not math.isfinite(norm):
+            return norm
+        scale = clip_factor(norm, clip)
         for at, decay in blocks(params.flat.size, params.decayed):
             p, g, v = params.flat[at], grads.flat[at], self.v.flat[at]
             v *= self.momentum
-            v += g
+            v += scale * g
             if decay and self.weight_decay:
                 p *= 1 - lr * self.weight_decay
             p -= lr * v
+        return norm
 
     def state(self) -> dict[str, Array]:
         """What a checkpoint keeps."""
@@ -68,40 +83,56 @@ class AdamW:
         p = p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) - lr weight_decay p
 
     m and v start at zero; dividing by 1 - b^t takes out the share that this start still has after t steps.
+
+    average: where above 0, `self.average` follows the weights, avg = average * avg + (1 - average) p, to evaluate with.
     """
 
     def __init__(self, params: Buffer, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.05) -> None:
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+                 weight_decay: float = 0.05, average: float = 0.0) -> None:
+        self.betas, self.eps, self.weight_decay, self.decay = betas, eps, weight_decay, average
         self.m, self.v, self.t = params.zeros_like(), params.zeros_like(), 0
+        self.average = params.copy() if average else None
 
-    def step(self, params: Buffer, grads: Buffer, lr: float) -> None:
-        """One update of params, in place."""
+    def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None) -> float:
+        """One update of params, in place, with the gradients scaled to a norm of at most `clip`, and of the average, in one
+        pass over all of them. Returns the norm before; where it is not finite, nothing is updated."""
         check_same(params, grads, self.m)
+        norm = grad_norm(grads)
+        if not math.isfinite(norm):
+            return norm
         self.t += 1
+        scale = clip_factor(norm, clip)
+        keep = min(self.decay, (1 + self.t) / (10 + self.t))             # soon forgets the first weights
         xp, (b1, b2) = get_xp(params.flat), self.betas
         root = math.sqrt(1 - b2**self.t)                                 # both corrections, moved out of the loop
         rate, eps = lr * root / (1 - b1**self.t), self.eps * root
         for at, decay in blocks(params.flat.size, params.decayed):
-            p, g, m, v = params.flat[at], grads.flat[at], self.m.flat[at], self.v.flat[at]
-            m *= b1
-            m += (1 - b1) * g
+            p, g, m, v = params.flat[at], scale * grads.flat[at], self.m.flat[at], self.v.flat[at]
             v *= b2
             v += (1 - b2) * (g * g)
+            g *= 1 - b1
+            m *= b1
+            m += g
             if decay and self.weight_decay:
                 p *= 1 - lr * self.weight_decay
             p -= rate * m / (xp.sqrt(v) + eps)
+            if self.average:
+                self.average.flat[at] += (1 - keep) * (p - self.average.flat[at])
+        return norm
 
     def state(self) -> dict[str, Array]:
         """What a checkpoint keeps."""
-        return {"m": self.m.flat, "v": self.v.flat, "t": np.array(self.t)}
+        return {name: buffer.flat for name, buffer in self.buffers().items()} | {"t": np.array(self.t)}
+
+    def buffers(self) -> dict[str, Buffer]:
+        return {"m": self.m, "v": self.v} | ({"average": self.average} if self.average else {})
 
     def load_state(self, state: dict[str, Array]) -> None:
         """The inverse of state(). Raises UserError for the state of another optimizer or model."""
         t = state.get("t")
         if t is None or t.shape or t.dtype.kind not in "iu":
             raise UserError("the optimizer's step 't' is missing: this state belongs to another optimizer")
-        load_flat(state, {"m": self.m, "v": self.v})
+        load_flat(state, self.buffers())
         self.t = int(t)
 
 

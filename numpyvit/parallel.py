@@ -6,10 +6,10 @@ cut depends on the model and the batch only, so the result has the same bits wit
 """
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from .losses import cross_entropy
 from .machine import blas_threads, cores, prepare_thread, process_settings
 from .params import DROPOUT, Buffer
 from .vit import ViT
+
+T = TypeVar("T")
 
 TOKENS = 1600        # at most, in a micro-batch; see micro_batch_size
 LONE = 8192          # activations (images * N * D) from which several BLAS threads make a lone micro-batch faster
@@ -121,6 +123,17 @@ class Workers:
         with blas_threads(self.workers) if n <= size and n * c.tokens * c.width > LONE else nullcontext():
             self._map(run, range(0, n, size))
         return logits
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each made by another thread while the one before it is in use. With two cores and two workers, batches
+    that take some work to augment cost 0.98 of the time; with a core to spare, nothing at all."""
+    end, source = object(), iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[Any] = pool.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, source, end)
+            yield item
 
 
 class Tree:

@@ -21,8 +21,8 @@ from .classifier import Classifier
 from .data import Dataset
 from .errors import UserError
 from .losses import accuracy, cross_entropy, cross_entropy_forward
-from .optim import AdamW, clip_norm
-from .parallel import Workers, micro_batch_size
+from .optim import AdamW
+from .parallel import Workers, ahead, micro_batch_size
 from .recipes import Recipe, TrainConfig
 from .runs import MODEL, add_row, data_md5, locked, make_folder, read_config, take_back_rows, versions
 from .schedules import warmup_cosine
@@ -118,11 +118,12 @@ class Run:
               tqdm(total=self.steps, initial=self.step, unit="step", disable=hidden, leave=False) as shown):
             began = mark = time.perf_counter()
             seconds_before = self.seconds
-            for images, labels in datasets.batches(self.train_set, r.batch_size, r.epochs, c.seed, self.augment, self.step):
+            batches = datasets.batches(self.train_set, r.batch_size, r.epochs, c.seed, self.augment, self.step)
+            for images, labels in ahead(batches):
                 loss, grads = threads.loss_and_grad(self.params, images, labels, self.step)
                 self.check_finite(loss, "loss")
-                self.check_finite(clip_norm(grads, r.clip), "gradients' norm")
-                self.optimizer.step(self.params, grads, self.rate(self.step))
+                norm = self.optimizer.step(self.params, grads, self.rate(self.step), r.clip)
+                self.check_finite(norm, "gradients' norm")
                 self.step += 1
                 self.loss_sum += loss * len(labels)
                 shown.set_postfix(loss=f"{loss:.3f}", refresh=False)

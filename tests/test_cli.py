@@ -79,11 +79,22 @@ def test_info(run, capsys):
     # By hand: patches, 12 blocks of (4 D^2 N + 2 N^2 D + 8 D^2 N) products, head; twice for multiply and add
     N, D = 197, 192
     assert total[2] == f"{2 * (196 * 768 * D + 12 * (12 * D * D * N + 2 * N * N * D) + D * 1000):,}"
-    assert "presets: digits, mnist" in out[-1]
+    assert any(line.startswith("presets: digits, mnist") for line in out)
+    assert [line.split()[0] for line in out[-4:]] == ["workers", "BLAS", "allocator", "interpreter"]
     code, out, _ = call(capsys, "info", run)
     assert code == 0
     weights = load_npz(run / "model.npz", "numpyvit classifier 1")[1]["weights"]
-    assert out[-1].split()[:2] == ["total", f"{weights.size:,}"]
+    assert ["total", f"{weights.size:,}"] in [line.split()[:2] for line in out]
+
+
+def test_info_times_a_step(capsys):
+    code, out, _ = call(capsys, "info", "--time", "--batch-size", 16, "--workers", 2, "--micro-batch", 8)
+    assert code == 0
+    table = {line[:30].strip(): line[30:].split() for line in out[-30:]}
+    assert table["other blocks.mlp.gelu"][:2] != table["last block.mlp.gelu"][:2]
+    assert 0 < float(table["other blocks.mlp.fc1"][3]) < 1000                        # the products' time
+    assert float(table["all"][0]) > float(table["other blocks.attention"][0]) > 0
+    assert re.match(r"batches of 16, 2 workers: training [\d,]+ images/s \(\d+% of the products alone\)", out[-1])
 
 
 @pytest.mark.parametrize(("args", "message"), [
@@ -98,6 +109,7 @@ def test_info(run, capsys):
     (["train", "--epochs", "0"], "argument --epochs: '0' is not a whole number above 0"),
     (["train", "--lr", "-1"], "--lr is -1.0"),
     (["train", "--workers", "0"], "--workers: '0' is not"),
+    (["info", "--batch-size", "4"], "--batch-size, --workers and --micro-batch are for info --time"),
     (["train", "--micro-batch", "0"], "--micro-batch: '0' is not"),
     (["train", "--val", "2"], "--val is 2.0"),
     (["train", "--device", "cuda"], "--device 'cuda' is unknown"),

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numpyvit import SGD, AdamW, UserError, ViT, ViTConfig, clip_norm, optim
+from numpyvit import SGD, AdamW, UserError, ViT, ViTConfig, optim
+from numpyvit.optim import grad_norm
 from numpyvit.testing import normal, seeds
 
 model = ViT(ViTConfig(4, 2, 1, 3, width=4, depth=1, heads=2, mlp_width=3))
@@ -87,26 +88,53 @@ def test_state_of_another_optimizer_or_model_is_refused():
         SGD(params).load_state({"v": np.zeros(3, np.float32)})
 
 
-@given(seeds, st.sampled_from([1e-3, 1.0, 1e3]))
-def test_clipping_scales_to_the_norm_and_never_up(seed, max_norm):
-    grads = model.init(seed, np.float64)
-    before = grads.flat.copy()
-    norm = clip_norm(grads, max_norm)
-    assert norm == pytest.approx(math.sqrt(np.sum(before**2)))
-    assert np.allclose(grads.flat, before * min(1, max_norm / norm))
+@pytest.mark.parametrize("make", [SGD, AdamW])
+@given(seed=seeds, clip=st.sampled_from([1e-3, 1.0, 1e3]))
+def test_clipping_scales_to_the_norm_and_never_up(make, seed, clip):
+    params, gradients, _ = draw(seed)
+    grads, other, scaled = params.zeros_like(), params.copy(), params.zeros_like()
+    clipped, plain = make(params), make(other)
+    for flat in gradients:
+        grads.flat[...] = flat
+        before = math.sqrt(np.sum(flat**2))
+        assert clipped.step(params, grads, 0.1, clip) == pytest.approx(before)
+        assert np.array_equal(grads.flat, flat)
+        scaled.flat[...] = flat * min(1, clip / before)
+        plain.step(other, scaled, 0.1)
+    assert np.allclose(params.flat, other.flat, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("make", [SGD, AdamW])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_norm_that_is_not_finite_is_told(bad):
-    grads = model.init()
+def test_where_the_norm_is_not_finite_nothing_is_updated(make, bad):
+    params = model.init()
+    grads, before, optimizer = params.copy(), params.copy(), make(params)
+    state = {name: array.copy() for name, array in optimizer.state().items()}
     grads.flat[5] = bad
-    assert not math.isfinite(clip_norm(grads, 1.0))
+    assert not math.isfinite(optimizer.step(params, grads, 0.1))
+    assert np.array_equal(params.flat, before.flat)
+    assert all(np.array_equal(array, state[name]) for name, array in optimizer.state().items())
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e18, 1e30])
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-20, 1e18, 1e30])
 def test_the_norm_of_huge_and_tiny_gradients(size):
     grads = model.init()
     grads.flat[...] = size
-    norm = size * math.sqrt(grads.flat.size)
-    assert clip_norm(grads, 1e-25) == pytest.approx(norm, rel=1e-5)
-    assert np.linalg.norm(grads.flat.astype(float)) == pytest.approx(min(1e-25, norm), rel=1e-5)
+    assert grad_norm(grads) == pytest.approx(size * math.sqrt(grads.flat.size), rel=1e-5, abs=0)
+
+
+@given(seeds, st.sampled_from([7, 32768]))
+def test_the_average_follows_the_weights(seed, block):
+    params, gradients, _ = draw(seed)
+    optimizer, g, wanted = AdamW(params, average=0.25), params.zeros_like(), params.flat.copy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optim, "BLOCK", block)
+        for t, flat in enumerate(gradients, 1):
+            g.flat[...] = flat
+            optimizer.step(params, g, 0.1)
+            keep = min(0.25, (1 + t) / (10 + t))
+            wanted = keep * wanted + (1 - keep) * params.flat
+    assert np.allclose(optimizer.average.flat, wanted, rtol=1e-12)
+    again = AdamW(params, average=0.25)
+    again.load_state(optimizer.state())
+    assert np.array_equal(again.average.flat, optimizer.average.flat)

@@ -1,3 +1,4 @@
+import os
 import sys
 import threading
 from functools import partial
@@ -6,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_info
+from threadpoolctl import ThreadpoolController, threadpool_info
 
-from numpyvit import AdamW, UserError, ViT, ViTConfig, Workers, cross_entropy, presets
+from numpyvit import AdamW, UserError, ViT, ViTConfig, Workers, cross_entropy, machine, parallel, presets
 from numpyvit.data import Dataset
 from numpyvit.machine import keep_freed_memory
-from numpyvit.parallel import Tree, micro_batch_size
+from numpyvit.parallel import Tree, ahead, micro_batch_size
 from numpyvit.params import DROPOUT
 from numpyvit.testing import close, normal, seeds
 
@@ -104,6 +105,51 @@ def test_overlapping_workers_leave_the_settings_as_they_were():
         first.__enter__()
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind threads to cores")
+def test_workers_stay_on_cores_of_their_own_where_there_is_one_for_each():
+    def bound(workers):
+        with Workers(ViT(PLAIN), workers=workers) as w:
+            together = threading.Barrier(workers)        # so that each thread answers once
+
+            def where(_):
+                together.wait(30)
+                return os.sched_getaffinity(0)
+            return list(w._pool.map(where, range(workers)))
+
+    all_cores = os.sched_getaffinity(0)
+    n = len(all_cores)
+    assert sorted(bound(n), key=min) == [{core} for core in sorted(all_cores)]
+    assert bound(n + 1) == [all_cores] * (n + 1)
+    assert os.sched_getaffinity(0) == all_cores
+
+
+def test_what_holds_here_is_told(monkeypatch):
+    told = dict(machine.settings())
+    assert ": 1 thread for each worker" in told["BLAS"]
+    assert told["interpreter"].endswith("threads switch after 0.5 ms")
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(machine, "blas", lambda: ThreadpoolController().select(user_api="none"))
+    told = dict(machine.settings())
+    assert "cannot be controlled" in told["BLAS"]
+    assert "as it is" in told["allocator"]
+
+
+def test_a_lone_image_by_several_blas_threads_is_the_same(monkeypatch):
+    model = ViT(ViTConfig(16, 4, 3, 5, width=192, depth=2, heads=3, mlp_width=384))
+    params, images = model.init(), normal((1, 16, 16, 3), 0, np.float32)
+    params.flat += 0.02 * normal(params.flat.shape, 0, np.float32)
+    threads = []
+    blas_threads = parallel.blas_threads
+    monkeypatch.setattr(parallel, "blas_threads", lambda n: (threads.append(n), blas_threads(n))[1])
+    with Workers(model, workers=2) as w:
+        one = w.predict(params, images)
+        monkeypatch.setattr(parallel, "LONE", 0)
+        two = w.predict(params, images)
+        assert {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"} <= {1}
+    assert threads == [2]
+    assert np.allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
 def test_the_allocator_is_told_where_there_is_glibc():
     import platform
@@ -124,9 +170,9 @@ def test_predict_normalises_a_dataset():
 
 @pytest.mark.parametrize(("config", "batch", "size"), [
     (presets["mnist"], 128, 64),                      # 17 tokens
-    (ViTConfig(28, 4), 128, 16),                      # 50 tokens
+    (ViTConfig(28, 4), 128, 32),                      # 50 tokens
     (presets["cifar10"], 128, 16),                    # 65 tokens
-    (presets["ViT-Ti/16"], 16, 4),                    # 197 tokens
+    (presets["ViT-Ti/16"], 16, 8),                    # 197 tokens
     (presets["digits"], 64, 64),                      # 5 tokens: one piece
     (ViTConfig(2048, 16), 4, 1),                      # 16385 tokens: never less than an image
 ])
@@ -183,3 +229,24 @@ def test_outside_of_with_they_say_so():
 def test_impossible_numbers_are_refused(options):
     with pytest.raises(UserError, match="must be 1 or more"):
         Workers(ViT(PLAIN), **options)
+
+
+def test_ahead_gives_the_same_items_and_errors():
+    def items():
+        yield from range(5)
+        raise UserError("no more")
+
+    given_items = ahead(items())
+    assert [next(given_items) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="no more"):
+        next(given_items)
+    assert list(ahead([])) == []
+    assert threading.active_count() == 1
+
+
+def test_ahead_is_one_item_ahead_and_stops_with_its_user():
+    made = []
+    for item in ahead(made.append(i) or i for i in range(100)):
+        if item == 3:
+            break
+    assert len(made) <= 5

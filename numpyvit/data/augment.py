@@ -53,7 +53,8 @@ def affine(degrees: float = 0.0, scale: float = 0.0, pixels: float = 0.0) -> Aug
         source_y = np.clip((np.cos(angle) * y - np.sin(angle) * x) / factor + pixels * up + (H + 1) / 2, 0, H + 0.999)
         source_x = np.clip((np.sin(angle) * y + np.cos(angle) * x) / factor + pixels * left + (W + 1) / 2, 0, W + 0.999)
         top, first = source_y.astype(np.intp), source_x.astype(np.intp)                      # (B, H, W)
-        dy, dx = (source_y - top)[..., None], (source_x - first)[..., None]
+        dy = (source_y - top).astype(np.float32)[..., None]
+        dx = (source_x - first).astype(np.float32)[..., None]
         padded = np.zeros((B, H + 2, W + 2, C), np.float32)
         padded[:, 1:-1, 1:-1] = images
         flat, corner = padded.reshape(-1, C), (np.arange(B)[:, None, None] * (H + 2) + top) * (W + 2) + first
