@@ -10,6 +10,6 @@ from .params import Buffer, Param, init
 from .schedules import warmup_cosine
 from .vit import ViT, ViTConfig, presets
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["SGD", "AdamW", "Buffer", "Classifier", "Param", "UserError", "ViT", "ViTConfig", "Workers", "accuracy",
            "cross_entropy", "data", "init", "presets", "warmup_cosine"]

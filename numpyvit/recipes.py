@@ -14,15 +14,18 @@ from .vit import ViTConfig, is_count, is_real, presets
 
 @dataclass(frozen=True)
 class Recipe:
-    """lr is AdamW's highest rate; warmup in epochs, but at most a fifth of the run; clip: the gradients' largest norm;
-    smoothing of the labels; up to how many degrees, what share of their size and how many pixels images are turned, scaled
-    and shifted; flip: half of them. Raises UserError for values that make no sense."""
+    """lr is AdamW's highest rate, beta2 the decay of its second moment, average that of the average of the weights which is
+    evaluated and kept in place of the last ones (0: none); warmup in epochs, but at most a fifth of the run; clip: the
+    gradients' largest norm; smoothing of the labels; up to how many degrees, what share of their size and how many pixels
+    images are turned, scaled and shifted; flip: half of them. Raises UserError for values that make no sense."""
 
     preset: str
     epochs: int
     batch_size: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
+    beta2: float = 0.999
+    average: float = 0.0
     warmup: float = 1.0
     clip: float = 1.0
     smoothing: float = 0.0
@@ -37,21 +40,23 @@ class Recipe:
             if not is_count(getattr(self, name)):
                 raise UserError(f"{option(name)} is {getattr(self, name)!r}: it must be a whole number above 0")
         for name, above in (("lr", True), ("clip", True), ("weight_decay", False), ("warmup", False), ("turn", False),
-                            ("scale", False), ("shift", False), ("smoothing", False)):
+                            ("scale", False), ("shift", False), ("smoothing", False), ("beta2", False),
+                            ("average", False)):
             value = getattr(self, name)
             if not is_real(value) or value < 0 or (above and value == 0) or value > 1e6:
                 least = "above 0" if above else "from 0"
                 raise UserError(f"{option(name)} is {value!r}: it must be a number {least} to 1e6")
-        if self.smoothing >= 1 or self.scale >= 1:
-            raise UserError("smoothing and scale must be below 1")
+        if max(self.smoothing, self.scale, self.beta2, self.average) >= 1:
+            raise UserError("smoothing, scale, beta2 and average must be below 1")
         if not isinstance(self.flip, bool):
             raise UserError(f"flip is {self.flip!r}: it must be true or false")
 
 
 recipes: dict[str, Recipe] = {
     "digits": Recipe("digits", epochs=80, lr=3e-3, warmup=5, turn=10, scale=0.1, shift=0.5),
-    "mnist": Recipe("mnist", epochs=8, shift=1),
-    "fashion-mnist": Recipe("mnist", epochs=12, shift=1, flip=True),
+    "mnist": Recipe("mnist", epochs=8, lr=4e-3, weight_decay=0.1, beta2=0.98, average=0.998, smoothing=0.05,
+                    turn=10, scale=0.1, shift=1),
+    "fashion-mnist": Recipe("fashion-mnist", epochs=12, shift=1, flip=True),
     "cifar10": Recipe("cifar10", epochs=6, shift=4, flip=True),
 }
 

@@ -42,7 +42,8 @@ class Run:
             config = dataclasses.replace(config, micro_batch=micro_batch_size(config.model.tokens, r.batch_size))
         self.config, self.model = config, ViT(config.model)
         self.params = self.model.init(config.seed)
-        self.optimizer = AdamW(self.params, weight_decay=r.weight_decay)
+        self.optimizer = AdamW(self.params, (0.9, r.beta2), weight_decay=r.weight_decay, average=r.average)
+        self.kept = self.optimizer.average or self.params       # the weights to evaluate and to keep
         self.epoch_steps = datasets.steps_per_epoch(len(self.train_set), r.batch_size)
         self.steps = r.epochs * self.epoch_steps
         self.rate = warmup_cosine(r.lr, min(round(r.warmup * self.epoch_steps), self.steps // 5), self.steps)
@@ -146,11 +147,11 @@ class Run:
         row: dict[str, Any] = {"epoch": self.step // self.epoch_steps, "step": self.step, "train_loss": self.loss_sum / n}
         better = True
         if self.val_set:
-            row["val_loss"], row["val_accuracy"] = evaluate(threads, self.params, self.val_set)
+            row["val_loss"], row["val_accuracy"] = evaluate(threads, self.kept, self.val_set)
             score = (row["val_accuracy"], -row["val_loss"])
             better = self.best is None or score > self.best
             self.best = score if better else self.best
-        row["test_loss"], row["test_accuracy"] = evaluate(threads, self.params, self.test)
+        row["test_loss"], row["test_accuracy"] = evaluate(threads, self.kept, self.test)
         row["lr"] = self.rate(self.step - 1)
         row["images_per_second"] = n / self.train_seconds if self.train_seconds else 0.0
         row["seconds"] = self.seconds = seconds()
@@ -159,7 +160,7 @@ class Run:
         row = {key: value if isinstance(value, int) else float(f"{value:.6g}") for key, value in row.items()}
         add_row(self.folder, row)
         if better:
-            Classifier.of(self.model, self.params, self.train_set).save(self.folder / MODEL)
+            Classifier.of(self.model, self.kept, self.train_set).save(self.folder / MODEL)
         self.save()
         val = f"val {row['val_accuracy']:7.2%}  " if self.val_set else ""
         return (f"epoch {row['epoch']:3d}  train loss {row['train_loss']:.4f}  {val}test loss {row['test_loss']:.4f}  "

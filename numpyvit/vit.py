@@ -218,7 +218,8 @@ def paper_presets() -> dict[str, ViTConfig]:
 
 presets: dict[str, ViTConfig] = {
     "digits": ViTConfig(8, 4, 1, 10, width=64, depth=4, heads=4, mlp_width=128),
-    "mnist": ViTConfig(28, 7, 1, 10, width=64, depth=4, heads=4, mlp_width=128),
+    "mnist": ViTConfig(28, 7, 1, 10, width=64, depth=3, heads=4, mlp_width=128),
+    "fashion-mnist": ViTConfig(28, 7, 1, 10, width=64, depth=4, heads=4, mlp_width=128),
     "cifar10": ViTConfig(32, 4, 3, 10, width=128, depth=6, heads=4, mlp_width=256),
     **paper_presets(),
 }

@@ -170,7 +170,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_ends_with_130(tmp_path):
 
 def test_help_and_version(capsys):
     for args, text in ((["--help"], "train|evaluate|predict|info"), (["train", "--help"], "--micro-batch"),
-                       (["--version"], "numpyvit 0.1.0")):
+                       (["--version"], "numpyvit 0.2.0")):
         with pytest.raises(SystemExit) as stop:
             main(args)
         assert stop.value.code == 0

@@ -30,7 +30,8 @@ from numpyvit.training import Run, augmentation, evaluate
 
 CONFIG = TrainConfig(
     "digits", ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1),
-    Recipe("digits", epochs=3, batch_size=32, lr=1e-2, turn=10, shift=1, smoothing=0.1), micro_batch=10)
+    Recipe("digits", epochs=3, batch_size=32, lr=1e-2, average=0.8, turn=10, shift=1, smoothing=0.1),
+    micro_batch=10)
 
 
 @pytest.fixture(scope="module")
@@ -278,8 +279,8 @@ def test_a_run_is_trained_by_one_process_at_a_time(sets, tmp_path):
 
 def test_a_run_is_what_its_recipe_says(sets, tmp_path):
     """Two epochs by hand, from the public parts: clipping, smoothing, augmentation, warm-up, weight decay, dropout."""
-    recipe = Recipe("digits", epochs=10, batch_size=64, lr=0.03, weight_decay=2.0, warmup=1, clip=0.3, smoothing=0.2, turn=9,
-                    shift=0.5)
+    recipe = Recipe("digits", epochs=10, batch_size=64, lr=0.03, weight_decay=2.0, beta2=0.95, average=0.7, warmup=1,
+                    clip=0.3, smoothing=0.2, turn=9, shift=0.5)
     config = dataclasses.replace(CONFIG, recipe=recipe, micro_batch=24, seed=7)
     run = Run.start(config, tmp_path, *sets)
 
@@ -291,12 +292,13 @@ def test_a_run_is_what_its_recipe_says(sets, tmp_path):
         run.train(workers=2, say=stop_after_two)
     model = ViT(config.model)
     params = model.init(7)
-    optimizer, schedule = AdamW(params, weight_decay=2.0), warmup_cosine(0.03, 3, 30)
+    optimizer, schedule = AdamW(params, (0.9, 0.95), weight_decay=2.0, average=0.7), warmup_cosine(0.03, 3, 30)
     with Workers(model, partial(cross_entropy, smoothing=0.2), seed=7, workers=1, micro_batch=24) as workers:
         for step, (images, labels) in enumerate(data.batches(sets[0], 64, 2, 7, data.affine(9, 0, 0.5))):
             _, grads = workers.loss_and_grad(params, images, labels, step)
             optimizer.step(params, grads, schedule(step), clip=0.3)
     assert np.array_equal(run.params.flat, params.flat)
+    assert np.array_equal(Classifier.load(run.folder / "model.npz").params.flat, optimizer.average.flat)
 
 
 def test_a_short_run_warms_up_for_a_fifth_of_it_at_most(sets, tmp_path):
@@ -334,6 +336,7 @@ sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / 'run')!r}, "--
 @pytest.mark.parametrize(("changes", "message"), [
     ({"epochs": 0}, "--epochs is 0"), ({"batch_size": -3}, "--batch-size is -3"), ({"lr": float("nan")}, "--lr is nan"),
     ({"lr": 1e30}, "--lr is 1e"), ({"weight_decay": float("inf")}, "--weight-decay is inf"), ({"smoothing": 1.0}, "below 1"),
+    ({"beta2": 1.0}, "beta2 and average must be below 1"),
     ({"lr": 0.0}, "--lr is 0"), ({"weight_decay": -1.0}, "--weight-decay is -1"), ({"seed": -1}, "--seed is -1"),
     ({"val": 1.0}, "--val is 1.0"), ({"micro_batch": 0}, "--micro-batch is 0"),
     ({"preset": "mnits"}, "did you mean 'mnist'"), ({"preset": "ViT-Ti/16"}, "8x8 cannot be cut into patches of 16x16"),

@@ -46,19 +46,23 @@ def affine(degrees: float = 0.0, scale: float = 0.0, pixels: float = 0.0) -> Aug
     all about its middle, with bilinear interpolation and black coming in at the edge."""
     def augment(images: Array, rng: np.random.Generator) -> Array:
         B, H, W, C = images.shape
-        turn, factor, up, left = rng.uniform(-1, 1, (4, B, 1, 1))
-        angle, factor = np.radians(degrees) * turn, 1 + scale * factor
-        y, x = np.arange(H)[:, None] - (H - 1) / 2, np.arange(W) - (W - 1) / 2
+        turn, factor, up, left = rng.uniform(-1, 1, (4, B, 1, 1)).astype(np.float32)
+        angle, factor = np.radians(degrees) * turn, 1 / (1 + scale * factor)
+        y, x = np.arange(H, dtype=np.float32)[:, None] - (H - 1) / 2, np.arange(W, dtype=np.float32) - (W - 1) / 2
+        cos, sin = np.cos(angle) * factor, np.sin(angle) * factor
         # Where each new pixel comes from, in a frame with one black pixel all around
-        source_y = np.clip((np.cos(angle) * y - np.sin(angle) * x) / factor + pixels * up + (H + 1) / 2, 0, H + 0.999)
-        source_x = np.clip((np.sin(angle) * y + np.cos(angle) * x) / factor + pixels * left + (W + 1) / 2, 0, W + 0.999)
-        top, first = source_y.astype(np.intp), source_x.astype(np.intp)                      # (B, H, W)
-        dy = (source_y - top).astype(np.float32)[..., None]
-        dx = (source_x - first).astype(np.float32)[..., None]
+        source_y = np.clip(cos * y - sin * x + (pixels * up + (H + 1) / 2), 0, H + 0.999)
+        source_x = np.clip(sin * y + cos * x + (pixels * left + (W + 1) / 2), 0, W + 0.999)
+        top, first = np.floor(source_y), np.floor(source_x)                                  # (B, H, W)
+        dy, dx = (source_y - top)[..., None], (source_x - first)[..., None]
         padded = np.zeros((B, H + 2, W + 2, C), np.float32)
         padded[:, 1:-1, 1:-1] = images
-        flat, corner = padded.reshape(-1, C), (np.arange(B)[:, None, None] * (H + 2) + top) * (W + 2) + first
-        upper = flat[corner] * (1 - dx) + flat[corner + 1] * dx
-        lower = flat[corner + W + 2] * (1 - dx) + flat[corner + W + 3] * dx
-        return (upper * (1 - dy) + lower * dy + 0.5).astype(images.dtype)
+        flat = padded.reshape(-1, C)
+        corner = (top * (W + 2) + first).astype(np.intp) + np.arange(0, len(flat), (H + 2) * (W + 2))[:, None, None]
+        upper, lower = flat.take(corner, axis=0), flat.take(corner + (W + 2), axis=0)
+        upper += (flat.take(corner + 1, axis=0) - upper) * dx
+        lower += (flat.take(corner + (W + 3), axis=0) - lower) * dx
+        upper += (lower - upper) * dy
+        upper += 0.5
+        return upper.astype(images.dtype)
     return augment
