@@ -160,7 +160,8 @@ def table(title: str, what: str, models: list[str], names: list[str], args: argp
             times = sides.turns(what, batch, args.rounds, args.seconds)
         best, ratio = ratio_to_best(times)
         median = {n: float(np.median(times[n])) for n in columns}
-        cells = [f"{batch / median[n]:,.0f}/s" if batch > 1 else f"{median[n] * 1e3:.2f} ms" for n in columns]
+        digits = 1 if batch / min(median.values()) < 1000 else 0
+        cells = [f"{batch / median[n]:,.{digits}f}/s" if batch > 1 else f"{median[n] * 1e3:.2f} ms" for n in columns]
         row = f"{model:>20}{batch:>7}" + "".join(f"{cell:>15}" for cell in cells)
         print(f"{row}{ratio:>8.2f} of {best:<15}", flush=True)
         if what == "step":

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 SWITCH_INTERVAL = 0.0005             # seconds: threads that compute hand over the interpreter sooner
 
-_settings, _users, _lock = ExitStack(), 0, threading.Lock()
+_settings, _users, _lock, _lone = ExitStack(), 0, threading.Lock(), threading.Lock()
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def process_settings() -> Iterator[None]:
     with _lock:
         if not _users:
             keep_freed_memory()
-            _settings.enter_context(blas_threads(1))
+            _settings.enter_context(blas().limit(limits=1, user_api="blas"))
             _settings.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(SWITCH_INTERVAL)
         _users += 1
@@ -39,9 +39,11 @@ def process_settings() -> Iterator[None]:
                 _settings.close()
 
 
-def blas_threads(n: int) -> AbstractContextManager[object]:
-    """Inside, a product may use n threads: for a lone image, whose products nobody else computes the like of."""
-    return blas().limit(limits=n, user_api="blas")
+@contextmanager
+def blas_threads(n: int) -> Iterator[None]:
+    """Inside, a product may use n threads: for a lone image, while no worker has one. One caller at a time."""
+    with _lone, blas().limit(limits=n, user_api="blas"):
+        yield
 
 
 @lru_cache(maxsize=1)

@@ -84,14 +84,15 @@ class AdamW:
 
     m and v start at zero; dividing by 1 - b^t takes out the share that this start still has after t steps.
 
-    average: where above 0, `self.average` follows the weights, avg = average * avg + (1 - average) p, to evaluate with.
+    average: where above 0, `self.average` follows the weights, avg = average * avg + (1 - average) p, to evaluate with
+    (Polyak and Juditsky, 1992; the exponential form). Where it is 0, `self.average` is the weights themselves.
     """
 
     def __init__(self, params: Buffer, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0.05, average: float = 0.0) -> None:
         self.betas, self.eps, self.weight_decay, self.decay = betas, eps, weight_decay, average
         self.m, self.v, self.t = params.zeros_like(), params.zeros_like(), 0
-        self.average = params.copy() if average else None
+        self.average = params.copy() if average else params
 
     def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None) -> float:
         """One update of params, in place, with the gradients scaled to a norm of at most `clip`, and of the average, in one
@@ -116,7 +117,7 @@ class AdamW:
             if decay and self.weight_decay:
                 p *= 1 - lr * self.weight_decay
             p -= rate * m / (xp.sqrt(v) + eps)
-            if self.average:
+            if self.decay:
                 self.average.flat[at] += (1 - keep) * (p - self.average.flat[at])
         return norm
 
@@ -125,7 +126,7 @@ class AdamW:
         return {name: buffer.flat for name, buffer in self.buffers().items()} | {"t": np.array(self.t)}
 
     def buffers(self) -> dict[str, Buffer]:
-        return {"m": self.m, "v": self.v} | ({"average": self.average} if self.average else {})
+        return {"m": self.m, "v": self.v} | ({"average": self.average} if self.decay else {})
 
     def load_state(self, state: dict[str, Array]) -> None:
         """The inverse of state(). Raises UserError for the state of another optimizer or model."""

@@ -43,7 +43,7 @@ class Run:
         self.config, self.model = config, ViT(config.model)
         self.params = self.model.init(config.seed)
         self.optimizer = AdamW(self.params, (0.9, r.beta2), weight_decay=r.weight_decay, average=r.average)
-        self.kept = self.optimizer.average or self.params       # the weights to evaluate and to keep
+        self.kept = self.optimizer.average            # the weights to evaluate and to keep
         self.epoch_steps = datasets.steps_per_epoch(len(self.train_set), r.batch_size)
         self.steps = r.epochs * self.epoch_steps
         self.rate = warmup_cosine(r.lr, min(round(r.warmup * self.epoch_steps), self.steps // 5), self.steps)

@@ -148,8 +148,8 @@ class ViT:
 
         caches: list[tuple] = []
         for i, block in enumerate(self.blocks):                          # (2), (3)
-            # Only the class token's row of the last block is read, so only that is computed (which saves some two thirds
-            # of that block), unless the caller wants to see all of it.
+            # Only the class token's row of the last block is read, so only that is computed (which saves four fifths of that
+            # block), unless the caller wants to see all of it.
             last = self.cls_token and block is self.blocks[-1] and taps is None
             tap = None if taps is None else taps.setdefault(f"blocks.{i}", {})
             x, c = block.forward(params, x, rng, 1 if last else None, tap)

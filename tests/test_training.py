@@ -143,7 +143,7 @@ def test_validation_chooses_the_epoch(sets, tmp_path, monkeypatch):
 
     def remember(*args):
         line = end(*args)
-        weights[run.step // run.epoch_steps] = run.params.flat.copy()
+        weights[run.step // run.epoch_steps] = run.kept.flat.copy()
         return line
 
     monkeypatch.setattr(run, "end_epoch", remember)

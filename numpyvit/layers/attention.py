@@ -3,7 +3,7 @@
 The textbook pair comes first and is all of the mathematics; the tests keep it as the reference. The pair after it, which
 the layer runs, computes the same with the scores laid out keys first, (keys, B, h, queries): what softmax does for a query
 then runs over long rows of memory for all queries at once. The maximum and the sum take a seventh to a twentieth of the
-time, and attention as a whole 5 to 15 % less (N of 17 to 65).
+time, and attention as a whole, with the products by `transposed`, 0.58 (N = 17) to 0.88 (N = 197) of it.
 """
 
 from typing import Any

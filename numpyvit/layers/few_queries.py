@@ -5,7 +5,8 @@ the tokens are. What it gets back is a mean of values, sum_j a_j (Wv' x_j) = Wv'
 the tokens. With M queries and h heads each token takes part in 2 M h products of length D, where its key and value take 2 D
 of them. All of it is exact but for rounding. The key bias adds q . bk to all scores of a query, and softmax does not see it.
 
-With M = 1 a training step of a 17-token model of 4 blocks takes 0.93 of the time, of a 65-token one of 9 blocks 0.98.
+With M = 1 forward and backward take 0.2 (17 tokens, D = 64) to 0.05 (65 tokens, D = 192) of the time that they take with
+keys and values.
 """
 
 from typing import Any
