@@ -1,9 +1,6 @@
-import time
-
 import numpy as np
-import pytest
 
-from numpyvit import ViT, ViTConfig, Workers
+from numpyvit import ViT, ViTConfig, Workers, profile
 from numpyvit.profile import Stopwatch, layer_times, limit, products
 from numpyvit.summary import costs
 from numpyvit.testing import normal
@@ -30,12 +27,17 @@ def test_the_products_are_all_of_the_models(monkeypatch):
     assert flops([c for calls in backward.values() for c in calls], monkeypatch) == 2 * wanted - embed
 
 
-def test_a_stopwatch_counts_what_is_inside_once():
+def test_a_stopwatch_counts_what_is_inside_once(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(profile.time, "perf_counter", lambda: clock[0])
+
+    def work(seconds):
+        clock[0] += seconds
+
     watch = Stopwatch()
-    inner = watch.timed("inner", lambda: time.sleep(0.02))
-    watch.timed("outer", lambda: (inner(), time.sleep(0.01)))()
-    assert watch.seconds["inner"] == pytest.approx(0.02, rel=0.5)
-    assert watch.seconds["outer"] == pytest.approx(0.01, rel=0.5)
+    inner = watch.timed("inner", lambda: work(2.0))
+    watch.timed("outer", lambda: (work(1.0), inner(), inner(), work(0.5)))()
+    assert watch.seconds == {"inner": 4.0, "outer": 1.5}
 
 
 def test_every_layer_is_timed_and_the_model_left_as_it_was():
