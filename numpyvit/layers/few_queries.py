@@ -73,7 +73,7 @@ def few_queries_backward(do: Array, cache: tuple) -> tuple[Array, Array, Array |
     du = ds.transpose(1, 2, 0) @ x                                       # (B, J, D)
     dx = p.swapaxes(0, 1) @ dm                                           # m = p' x
     dx += ds.swapaxes(0, 1) @ u                                          # s = x u'
-    du = du.reshape(B * rows, h, D).swapaxes(0, 1)                         # (h, B * rows, D)
+    du = du.reshape(B * rows, h, D).swapaxes(0, 1)                       # (h, B * rows, D)
     xp.matmul(du.swapaxes(1, 2), q, out=by_head(dw[:, D:2 * D], h))      # u = q wk'
     dq = xp.empty((B * rows, h, D // h), x.dtype)
     xp.matmul(du, wk, out=dq.swapaxes(0, 1))
