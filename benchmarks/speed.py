@@ -166,9 +166,10 @@ def table(title: str, what: str, models: list[str], names: list[str], args: argp
         print(f"{row}{ratio:>8.2f} of {best:<15}", flush=True)
         if what == "step":
             share = np.median(times["products"] / times["numpyvit"])
-            bf16 = np.median(times["PyTorch bf16"] / times["numpyvit"]) if "PyTorch bf16" in names else np.nan
-            print(f"{'':>20} the plain model's products alone: {share:.0%} of numpyvit's time; "
-                  f"numpyvit is {bf16:.2f} times as fast as PyTorch bf16")
+            line = f"{'':>20} the plain model's products alone: {share:.0%} of numpyvit's time"
+            if "PyTorch bf16" in names:
+                line += f"; numpyvit is {np.median(times['PyTorch bf16'] / times['numpyvit']):.2f} times as fast as bf16"
+            print(line)
 
 
 def memory(names: list[str], args: argparse.Namespace) -> None:
