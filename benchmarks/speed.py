@@ -163,7 +163,7 @@ def table(title: str, what: str, models: list[str], names: list[str], args: argp
         digits = 1 if batch / min(median.values()) < 1000 else 0
         cells = [f"{batch / median[n]:,.{digits}f}/s" if batch > 1 else f"{median[n] * 1e3:.2f} ms" for n in columns]
         row = f"{model:>20}{batch:>7}" + "".join(f"{cell:>15}" for cell in cells)
-        print(f"{row}{ratio:>8.2f} of {best:<15}", flush=True)
+        print(row + (f"{ratio:>8.2f} of {best}" if best else ""), flush=True)
         if what == "step":
             share = np.median(times["products"] / times["numpyvit"])
             line = f"{'':>20} the plain model's products alone: {share:.0%} of numpyvit's time"
