@@ -96,7 +96,8 @@ def ask_for_huge_pages() -> None:
     of the time. NumPy asks Linux for them for an array of 4 MB or more; and glibc keeps the memory of these arrays, which
     nobody touched, and cuts it up later (see keep_freed_memory). Elsewhere this does nothing.
     """
-    _ = [np.empty(30 << 20, np.uint8) for _ in range(8)]
+    with suppress(MemoryError):                                          # where address space is limited: do without
+        _ = [np.empty(30 << 20, np.uint8) for _ in range(8)]
 
 
 def keep_freed_memory() -> bool:

@@ -1,4 +1,4 @@
-"""Micro-batches over worker threads. The only file that knows about threads.
+"""Micro-batches over worker threads. With machine.py, which prepares them, the only file that knows about threads.
 
 A batch is cut into micro-batches; each is run through the same weights, by one thread, with a gradient buffer and one
 BLAS thread of its own; the gradients are added up in a fixed binary tree over the micro-batches' index. How the batch is
