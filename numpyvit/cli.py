@@ -1,4 +1,4 @@
-"""The command: numpyvit train, evaluate, predict, info."""
+"""The command: numpyvit train, evaluate, predict, info, gradcheck."""
 
 import argparse
 import dataclasses
@@ -6,12 +6,13 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from .errors import UserError, check_choice
 
-COMMANDS = ("train", "evaluate", "predict", "info")
+COMMANDS = ("train", "evaluate", "predict", "info", "gradcheck")
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,6 +82,11 @@ def make_parser() -> Parser:
     p.add_argument("--batch-size", type=count, metavar="N", help="of that step; default 128")
     p.add_argument("--workers", type=count, metavar="N", help="as for train")
     p.add_argument("--micro-batch", type=count, metavar="N", help="as for train")
+
+    p = commands.add_parser("gradcheck", allow_abbrev=False,
+                            help="hold the gradients of every layer, and of a model, against numerical differences")
+    p.add_argument("--preset", type=text, metavar="NAME", help="the whole model of this preset, and nothing else")
+    p.add_argument("--all", action="store_true", help="the layers, and a tiny model in every combination of its options")
     return parser
 
 
@@ -190,6 +196,35 @@ def info(args: argparse.Namespace) -> None:
         print(profile(config, args.batch_size or 128, args.workers, args.micro_batch))
 
 
+def gradcheck(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .gradcheck import suite
+    from .vit import presets
+
+    began = time.perf_counter()
+    models = suite.model_checks()
+    checks = {**suite.layer_checks(), **(models if args.all else dict(list(models.items())[::len(models) - 1]))}
+    if args.preset:
+        check_choice("preset", args.preset, presets)
+        if not args.all:
+            checks = {}
+    worst, failed, width = 0.0, 0, max((len(name) for name in checks), default=0)
+    for name, check in checks.items():
+        report = check()
+        worst, failed = max(worst, report.error), failed + (not report)
+        print(f"{name:{width}}{report.error:8.0e}  " + ("ok" if report else f"FAILED\n{report}"), flush=True)
+    if args.preset:
+        with tqdm(unit=" forwards", leave=False, desc=args.preset) as bar:
+            report = suite.check_config(presets[args.preset], tick=bar.update)
+        worst, failed = max(worst, report.error), failed + (not report)
+        print(f"{args.preset}\n{report}")
+    n = len(checks) + bool(args.preset)
+    print(f"{n} checked in {time.perf_counter() - began:.1f} s, the largest error is {worst:.0e}: "
+          + (f"{failed} failed" if failed else "all gradients are right"))
+    return 1 if failed else 0
+
+
 def model_file(run: Path) -> Path:
     """Where the classifier of a run's folder is; or the file itself, where that was given."""
     if run.suffix == ".npz":
@@ -200,8 +235,8 @@ def model_file(run: Path) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, 2 for a user's error (one line on stderr), 130 after Ctrl-C, 1 where
-    nobody reads the output."""
+    """Run the command; returns the exit code: 0, 1 where gradcheck found something or nobody reads the output, 2 for a
+    user's error (one line on stderr), 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")                # names that the terminal cannot show
@@ -209,8 +244,9 @@ def main(argv: list[str] | None = None) -> int:
         if argv and not argv[0].startswith("-"):
             check_choice("command", argv[0], COMMANDS)
         args = make_parser().parse_args(argv)
-        {"train": train, "evaluate": evaluate, "predict": predict, "info": info}[args.command](args)
-        return 0
+        commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
+            "train": train, "evaluate": evaluate, "predict": predict, "info": info, "gradcheck": gradcheck}
+        return commands[args.command](args) or 0
     except UserError as error:
         message = str(error)[:2000]
     except KeyboardInterrupt as stop:

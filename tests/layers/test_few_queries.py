@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numpyvit.gradcheck import SHARP
 from numpyvit.layers.attention import attention_backward, attention_forward, split_heads
 from numpyvit.layers.few_queries import few_queries_backward, few_queries_forward
 from numpyvit.testing import assert_gradients, close, normal, seeds, shapes_BNhE
@@ -42,4 +43,4 @@ def test_gradients(shape, rows, dropout, seed):
     _, N, h, _ = shape
     x, w, b, mask = draw(shape, rows, True, dropout, seed)
     assert_gradients(lambda x, w, b: few_queries_forward(x, w, b, h, min(rows, N), mask), few_queries_backward, x, w, b,
-                     zero=["input 0", "input 1", "input 2"])             # one key, or all dropped: nothing to learn
+                     tolerance=SHARP, zero=["input 0", "input 1", "input 2"])    # one key, or all dropped: nothing to learn

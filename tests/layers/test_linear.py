@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numpyvit.gradcheck import SHARP
 from numpyvit.layers.linear import Linear, linear_backward, linear_forward
 from numpyvit.testing import assert_gradients, check_layer_contract, normal, seeds, shapes_BND
 
@@ -10,13 +11,13 @@ features = st.integers(1, 4)
 
 @given(shapes_BND(), features, st.booleans(), seeds)
 def test_contract(shape, d_out, bias, seed):
-    check_layer_contract(Linear(shape[-1], d_out, bias=bias), normal(shape, seed), seed)
+    check_layer_contract(Linear(shape[-1], d_out, bias=bias), normal(shape, seed), seed, tolerance=SHARP)
 
 
 @given(st.lists(features, max_size=3), features, features, seeds)
 def test_any_leading_axes(lead, d_in, d_out, seed):
     inputs = normal((*lead, d_in), seed), normal((d_in, d_out), seed + 1), normal((d_out,), seed + 2)
-    assert_gradients(linear_forward, linear_backward, *inputs)
+    assert_gradients(linear_forward, linear_backward, *inputs, tolerance=SHARP)
     y, _ = linear_forward(*inputs)
     assert y.shape == (*lead, d_out)
     assert np.allclose(y, inputs[0] @ inputs[1] + inputs[2])

@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numpyvit.gradcheck import SHARP
 from numpyvit.layers.patches import PatchEmbed, patchify, unpatchify
 from numpyvit.params import init
 from numpyvit.testing import assert_gradients, check_layer_contract, normal, seeds, shapes_BHWC
@@ -10,7 +11,7 @@ from numpyvit.testing import assert_gradients, check_layer_contract, normal, see
 @given(shapes_BHWC(), st.integers(1, 4), seeds)
 def test_contract(shapes, width, seed):
     (B, H, W, C), patch = shapes
-    check_layer_contract(PatchEmbed((H, W), patch, C, width), normal((B, H, W, C), seed), seed)
+    check_layer_contract(PatchEmbed((H, W), patch, C, width), normal((B, H, W, C), seed), seed, tolerance=SHARP)
 
 
 @given(shapes_BHWC(), seeds)
@@ -18,7 +19,8 @@ def test_unpatchify_is_the_inverse_and_the_backward(shapes, seed):
     (B, H, W, C), patch = shapes
     images = normal((B, H, W, C), seed)
     assert np.array_equal(unpatchify(patchify(images, patch), patch, (H, W)), images)
-    assert_gradients(lambda x: (patchify(x, patch), None), lambda dy, _: unpatchify(dy, patch, (H, W)), images)
+    assert_gradients(lambda x: (patchify(x, patch), None), lambda dy, _: unpatchify(dy, patch, (H, W)), images,
+                     tolerance=SHARP)
 
 
 @given(shapes_BHWC(), st.integers(1, 4), seeds)

@@ -1,0 +1,252 @@
+"""The checker itself: it must catch every wrong backward, pass every right one, and explain bad use."""
+
+import json
+
+import numpy as np
+import pytest
+from awkward import AWKWARD
+from hypothesis import given
+from mutants import MUTANTS
+
+from numpyvit import UserError, ViT, ViTConfig
+from numpyvit.gradcheck import check_function, check_layer, check_model, compare
+from numpyvit.layers.attention import Attention
+from numpyvit.layers.gelu import GELU
+from numpyvit.layers.layernorm import LayerNorm
+from numpyvit.layers.linear import Linear
+from numpyvit.layers.softmax import softmax_backward, softmax_forward
+from numpyvit.testing import normal, seeds
+
+FEW_OR_MANY = pytest.mark.parametrize("count", [5, pytest.param(200, marks=pytest.mark.slow)])
+WIDTHS = pytest.mark.parametrize("wide", [np.longdouble, np.float64])     # float64: as on machines that have no wider one
+HOW = pytest.mark.parametrize("directions", [0, 3], ids=["jacobian", "directions"])
+
+
+def test_the_lists_are_long():
+    assert len(MUTANTS) >= 40
+    assert len(AWKWARD) >= 20
+
+
+@FEW_OR_MANY
+@WIDTHS
+@HOW
+@pytest.mark.parametrize("name", MUTANTS)
+def test_catches(name, directions, wide, count, monkeypatch):
+    monkeypatch.setattr(compare, "WIDE", wide)
+    forward, backward, shapes = MUTANTS[name]
+    for seed in range(count):
+        inputs = [normal(s, seed + i) for i, s in enumerate(shapes)]
+        report = check_function(forward, backward, *inputs, seed=seed, directions=directions)
+        assert not report, f"\n{report}"
+        assert report.faults or any(row.verdict in ("wrong", "zero") for row in report.rows), f"\n{report}"
+
+
+@FEW_OR_MANY
+@WIDTHS
+@HOW
+@pytest.mark.parametrize("name", AWKWARD)
+def test_passes(name, directions, wide, count, monkeypatch):
+    monkeypatch.setattr(compare, "WIDE", wide)
+    forward, backward, inputs, zero = AWKWARD[name]
+    for seed in range(count):
+        report = check_function(forward, backward, *inputs(seed), seed=seed, zero=zero, directions=directions)
+        assert report, f"\n{report}"
+
+
+@HOW
+@pytest.mark.parametrize(("f", "slope", "x"), [
+    (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0, [-1.0, 0, 2]),
+    (lambda x: np.maximum(x, 0), lambda x: (x >= 0) * 1.0, [-1.0, 0, 2]),
+    (abs, np.sign, [-1.0, 0, 2]),
+    (lambda x: np.sqrt(abs(x)), lambda x: 0.5 / np.sqrt(abs(x) + 1e-300) * np.sign(x), [1.0, 0, 2]),
+])
+def test_a_kink_is_called_one(f, slope, x, directions):
+    pair = (lambda x: (f(x), x)), (lambda dy, x: dy * slope(x))
+    report = check_function(*pair, np.array(x), names=["x"], directions=directions)
+    assert not report
+    assert report.rows[0].verdict == "kink"
+    assert report.rows[0].where.startswith("[1]")
+    assert "kink: forward has no derivative there" in str(report)
+
+
+def test_a_tie_of_two_inputs_is_a_kink_of_both():
+    report = check_function(lambda a, b: (np.maximum(a, b), a >= b), lambda dy, c: (dy * c, dy * ~c),
+                            np.array([1.0, 2]), np.array([1.0, 3]))
+    assert [row.verdict for row in report.rows] == ["kink", "kink"]
+
+
+def test_what_no_slope_excuses_is_wrong_at_a_kink_too():
+    pair = (lambda x: (np.maximum(x, 0), x)), (lambda dy, x: dy * ((x > 0) + 3.0 * (x == 0)))
+    report = check_function(*pair, np.array([-1.0, 0, 2]))
+    assert report.rows[0].verdict == "wrong"
+    assert report.rows[0].where == "[1] of y[1]"
+
+
+@given(seeds)
+def test_digits_that_float64_loses_are_never_called_wrong(seed):
+    """A saturated softmax: its gradient is rounding, more or less."""
+    report = check_function(softmax_forward, softmax_backward, 100 * normal((3, 4), seed), seed=seed, zero=["input 0"])
+    assert {row.verdict for row in report.rows} <= {"ok", "unclear"}
+
+
+def test_what_cannot_be_known_does_not_pass():
+    def forward(x):                                   # float32 inside: seven digits at most
+        return np.sin(x.astype(np.float32)).astype(x.dtype), x
+
+    report = check_function(forward, lambda dy, x: dy * np.cos(x), normal((3,), 0))
+    assert not report
+
+
+def test_a_zero_gradient_fails_unless_declared():
+    pair = (lambda x, unused: (2 * x, unused)), (lambda dy, unused: (2 * dy, 0 * unused))
+    for directions in (0, 3):
+        inputs = normal((3,), 0), normal((2,), 1)
+        report = check_function(*pair, *inputs, directions=directions)
+        assert [row.verdict for row in report.rows[:2]] == ["ok", "zero"]
+        assert not report
+        assert check_function(*pair, *inputs, zero=["input 1"], directions=directions)
+
+
+def test_functions_without_longdouble_are_told_apart():
+    for name, why in (("of a function that knows float64 only", "y is float64 for longdouble inputs"),
+                      ("of one that hides it", "takes no notice"),
+                      ("a matrix's inverse, which has no longdouble", "failed")):
+        forward, backward, inputs, _ = AWKWARD[name]
+        if compare.WIDE is np.float64:
+            why = "none wider"
+        assert why in str(check_function(forward, backward, *inputs(0)))
+
+
+# ---- layers and models
+
+class Broken(Linear):
+    def backward(self, dy, cache, grads, need_dx=True):
+        dx = super().backward(dy, cache, grads)
+        grads[self.b] *= 2
+        return dx
+
+
+def test_the_table_names_the_weight():
+    report = check_layer(Broken(3, 2), normal((2, 3), 0))
+    assert [(row.name, row.verdict) for row in report.rows] == [("x", "ok"), ("w", "ok"), ("b", "wrong")]
+    assert report.error > 0.1
+    assert "wrong: backward is not the derivative of forward there" in str(report)
+
+
+def test_a_report_goes_to_json():
+    found = json.loads(check_layer(Broken(3, 2), normal((2, 3), 0)).to_json())
+    assert found["ok"] is False
+    assert [row["verdict"] for row in found["rows"]] == ["ok", "ok", "wrong"]
+    assert found["rows"][2]["analytic"] == pytest.approx(2 * found["rows"][2]["numeric"])
+    nan = check_function(lambda x: (np.sin(x), x), lambda dy, x: dy * np.nan, np.ones(2)).to_json()
+    assert json.loads(nan, parse_constant=lambda name: pytest.fail(name))["ok"] is False
+
+
+def one_wrong_element(model):
+    """A model whose mlp of block 0 has one element of one gradient wrong, by a millionth."""
+    right = model.blocks[0].mlp.fc2.backward
+
+    def backward(dy, cache, grads):
+        mine = grads.zeros_like()
+        dx = right(dy, cache, mine)
+        mine[model.blocks[0].mlp.fc2.w][3, 1] *= 1 + 1e-6
+        grads.flat += mine.flat
+        return dx
+
+    model.blocks[0].mlp.fc2.backward = backward
+    return model
+
+
+def test_one_wrong_element_of_a_model_is_found():
+    config = ViTConfig(8, 4, 1, 3, width=8, depth=2, heads=2, mlp_width=6)
+    images = normal((2, 8, 8, 1), 0)
+    assert check_model(ViT(config), images)
+    report = check_model(one_wrong_element(ViT(config)), images)
+    wrong = [row for row in report.rows[:-1] if row.verdict != "ok"]
+    assert [(row.name, row.where, row.verdict) for row in wrong] == [("blocks.0.mlp.fc2.w", "[3, 1]", "wrong")]
+    assert wrong[0].analytic == pytest.approx(wrong[0].numeric, rel=1e-5)
+    assert wrong[0].analytic != pytest.approx(wrong[0].numeric, rel=1e-8)
+
+
+def test_a_model_with_one_wrong_layer_says_where_to_begin():
+    model = ViT(ViTConfig(4, 2, 1, 3, width=4, depth=2, heads=2, mlp_width=4))
+    right = model.blocks[0].norm2.backward
+    model.blocks[0].norm2.backward = lambda dy, cache, grads: 1.0001 * right(dy, cache, grads)
+    report = check_model(model, normal((2, 4, 4, 1), 0))
+    assert {row.name for row in report.rows if row.verdict == "wrong"} >= {"x", "embed.w", "all together"}
+    assert {row.name for row in report.rows if row.verdict == "ok"} >= {"head.out.w", "blocks.1.mlp.fc1.w"}
+    assert "begin with blocks.0.attention.proj.b, the last that is wrong, and what follows it" in str(report)
+
+
+def test_the_bias_of_the_keys_has_no_gradient_and_is_no_error():
+    report = check_layer(Attention(6, 2), normal((2, 3, 6), 0), directions=0)
+    assert report, f"\n{report}"
+
+
+# ---- bad use: one line each
+
+def plain(x):
+    return 2 * x, None
+
+
+def double(dy, _):
+    return 2 * dy
+
+
+@pytest.mark.parametrize(("forward", "backward", "inputs", "message"), [
+    (lambda x: 2 * x, double, [np.ones(3)], "forward returned one ndarray, wanted a pair `y, cache`"),
+    (lambda x: 2 * x, double, [np.ones(2)], "forward returned one ndarray, wanted a pair"),
+    (lambda x: (2 * x, 1, 2), double, [np.ones(3)], "forward returned a tuple of 3, wanted a pair"),
+    (lambda x: None, double, [np.ones(3)], "forward returned None"),
+    (lambda x: ([1], None), double, [np.ones(3)], "forward returned one list as y, wanted an array"),
+    (lambda a, b: (a @ b, None), double, [np.ones((2, 3)), np.ones((2, 3))],
+     r"forward failed on arrays of shapes \(2, 3\), \(2, 3\): matmul"),
+    (plain, lambda dy, _: dy @ np.ones((4, 4)), [np.ones((2, 3))], r"backward failed on arrays of shapes \(2, 3\): matmul"),
+    (lambda a, b: (a + b, None), lambda dy, _: (dy,), [np.ones(3), np.ones(3)],
+     "backward returned 1 of 2 gradients, that of b is missing"),
+    (lambda a, b: (a + b, None), lambda dy, _: (dy, dy, dy), [np.ones(3), np.ones(3)],
+     "backward returned 3 gradients, wanted one for each input: a, b"),
+    (lambda a, b: (a + b, None), lambda dy, _: (dy, None), [np.ones(3), np.ones(3)],
+     "backward returned None as the gradient of b, wanted an array like it"),
+    (plain, double, [np.arange(3)], "a is int64, and gradients are for floats.*labels or indices.*lambda"),
+    (plain, double, [np.array([1, np.nan, np.inf])], r"a holds NaN, first at \[1\]"),
+    (lambda x: (np.log(x), x), double, [np.array([[1.0, 2], [-1, 3]])], r"forward gives NaN, first at \[1, 0\], of finite"),
+    (lambda x: (1 / x, x), double, [np.array([1.0, 0])], r"forward gives infinity, first at \[1\]"),
+    (plain, double, [], "0 inputs and 2 names"),
+])
+def test_bad_use_gets_one_line(forward, backward, inputs, message):
+    names = ["a", "b"][:len(inputs)] or ["a", "b"]
+    with pytest.raises(UserError, match=message) as error:
+        check_function(forward, backward, *inputs, names=names)
+    assert "\n" not in str(error.value)
+
+
+def test_float32_is_promoted_and_says_so():
+    report = check_function(plain, double, normal((3,), 0, np.float32), names=["x"])
+    assert report
+    assert "(x is float32, promoted to float64)" in str(report)
+
+
+def test_a_nan_gradient_is_wrong():
+    pair = (lambda x: (np.sin(x), x)), (lambda dy, x: dy * np.where(x > 0, np.cos(x), np.nan))
+    report = check_function(*pair, np.array([1.0, -1]))
+    assert report.rows[0].verdict == "wrong"
+    assert report.rows[0].where.startswith("[1]")
+
+
+def test_the_first_layer_that_gives_nan_is_named():
+    model = ViT(ViTConfig(4, 2, 1, 3, width=4, depth=2, heads=2, mlp_width=4))
+    forward = model.blocks[1].mlp.gelu.forward
+    model.blocks[1].mlp.gelu.forward = lambda params, x: (forward(params, x)[0] * np.nan, None)
+    before = dict(vars(model.blocks[1]))
+    with pytest.raises(UserError, match=r"blocks.1.mlp.gelu gives NaN, first at \[0, 0, 0\]"):
+        check_model(model, normal((2, 4, 4, 1), 0))
+    assert vars(model.blocks[1]) == before            # what watched the layers is gone
+    with pytest.raises(UserError, match=r"x holds NaN, first at \[0, 1\]"):
+        check_layer(GELU(), np.array([[1, np.nan]]))
+
+
+def test_large_inputs_are_compared_along_directions():
+    report = check_layer(LayerNorm(300), normal((2, 300), 0))
+    assert report, f"\n{report}"
+    assert "3 random directions in 1,200 inputs" in str(report)

@@ -1,0 +1,117 @@
+"""Each kind of bad conduct is found by the property that is there for it, and by the checker."""
+
+import numpy as np
+import pytest
+
+from numpyvit.gradcheck import check_function
+from numpyvit.layers.linear import linear_backward, linear_forward
+from numpyvit.testing import (
+    assert_batch_splits,
+    assert_dtype_kept,
+    assert_gradients,
+    assert_linear_backward,
+    assert_pure,
+    assert_reentrant,
+    normal,
+)
+
+X = normal((2, 3), 0)
+
+
+def square(x):
+    return x * x, x.copy()
+
+
+def centre_in_place(x):
+    x = np.ascontiguousarray(x)                       # copies only what is not contiguous
+    x -= x.mean(-1, keepdims=True)
+    return x.copy(), None
+
+
+def centre_backward(dy, _):
+    return dy - dy.mean(-1, keepdims=True)
+
+
+def scales_dy(dy, x):
+    dy *= 2 * x
+    return dy.copy()
+
+
+def uses_up_its_cache(dy, x):
+    x *= 2 * dy
+    return x.copy()
+
+
+def accumulates():
+    calls = []
+
+    def backward(dy, x):
+        calls.append(1)
+        return 2 * dy * x * len(calls)
+    return backward
+
+
+def remembers():
+    last = {}
+
+    def forward(x):
+        last["x"] = x
+        return x * x, None
+    return forward, lambda dy, _: 2 * dy * last["x"]
+
+
+def noisy(rng):
+    return lambda x: (x + rng.normal(size=x.shape), None)
+
+
+@pytest.mark.parametrize(("check", "forward", "backward", "message"), [
+    (assert_pure, centre_in_place, centre_backward, "forward changed input 0"),
+    (assert_pure, square, scales_dy, "backward changed dy"),
+    (assert_pure, square, uses_up_its_cache, "backward changed its cache"),
+    (assert_pure, lambda x: (2 * x, None), lambda dy, _: 2 * dy[0], r"has shape \(3,\), and input 0 has \(2, 3\)"),
+    (assert_pure, lambda x: (2 * x, None), lambda dy, _: (2 * dy).astype(np.float32), "the gradient of input 0 is float32"),
+    (assert_pure, lambda x: (x.astype(np.float32), None), lambda dy, _: dy, "y is float32 for float64 inputs"),
+    (assert_pure, noisy(np.random.default_rng(0)), lambda dy, _: dy, "forward is not deterministic"),
+    (assert_linear_backward, square, accumulates(), "differs at a second call of backward"),
+    (assert_linear_backward, square, lambda dy, x: np.clip(2 * dy * x, -0.1, 0.1), "not linear in dy"),
+    (assert_reentrant, *remembers(), "changes if forward is called again"),
+    (assert_batch_splits, lambda x: (x - x.sum(0), None), lambda dy, _: dy - dy.sum(0), "is not that part of y"),
+    (assert_batch_splits, lambda x: (x + 0, None), lambda dy, _: dy - dy.sum(0), r"dx of the parts \(cut at 1\) is not dx"),
+    (assert_dtype_kept, lambda x: (x * np.float64(2), None), lambda dy, _: 2 * dy, "y is float64 for float32"),
+    (assert_dtype_kept, lambda x: (2 * x, None), lambda dy, _: np.float64(2) * dy, "of input 0 is float64 for float32"),
+    (assert_gradients, square, lambda dy, x: dy * x, "wrong"),
+])
+def test_found(check, forward, backward, message):
+    with pytest.raises(AssertionError, match=message):
+        check(forward, backward, X.copy())
+
+
+def test_gradients_of_weights_must_add_up():
+    def mean_of_dw(dy, cache):
+        dx, dw, db = linear_backward(dy, cache)
+        return dx, dw / len(dy), db
+
+    with np.errstate(all="ignore"), pytest.raises(AssertionError, match=r"gradients of input 1 .* do not add up"):
+        assert_batch_splits(linear_forward, mean_of_dw, X, normal((3, 2), 1), normal((2,), 2))
+
+
+def test_shared_memory_is_found():
+    report = check_function(lambda a, b: (a + b, None), lambda dy, _: (dy, dy), X, X.copy(), names=["a", "b"])
+    assert report.faults == (
+        "the gradient of a shares memory with the gradient of b: whoever adds to one in place changes both",)
+    assert "nothing was compared: mend this first" in str(report)
+    report = check_function(lambda a: (a * 1, a), lambda dy, a: a, X, names=["a"])
+    assert "the gradient of a shares memory with a" in str(report)
+
+
+def test_a_function_for_non_contiguous_inputs_only_is_found():
+    def flat(x):
+        return np.frombuffer(np.require(x, requirements="C").tobytes()).reshape(x.shape) * 1, None
+
+    assert_pure(flat, lambda dy, _: dy, X)
+
+    def by_strides(x):
+        return np.lib.stride_tricks.as_strided(x, x.shape, (x.shape[1] * x.itemsize, x.itemsize)) * 1.0, None
+
+    with np.errstate(all="ignore"), pytest.raises(AssertionError, match="y differs for non-contiguous inputs"):
+        assert_pure(by_strides, lambda dy, _: dy, X)
