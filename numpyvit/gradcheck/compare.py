@@ -16,6 +16,14 @@ FLOOR, SAFETY = 1e-12, 8
 TARGET = 1e-14           # of the scale: an error of a difference that is small enough
 SEARCHED = 3             # tensors, of those that are wrong, in which the element is searched for
 EPS = float(np.finfo(np.float64).eps)
+
+
+def norm(x: Array) -> float:
+    """The root of the sum of squares, without overflow or underflow on the way."""
+    most = float(abs(x).max(initial=0))
+    return most * float(np.linalg.norm((x / most).astype(float))) if 0 < most < np.inf else most
+
+
 Found = tuple[Array, Array, Array]                    # slopes, estimates of their errors, kinks; as differentiate gives them
 
 
@@ -29,6 +37,7 @@ class Comparison:
         self.x = np.concatenate([x.ravel() for x in pair.inputs])
         self.y, self.cache = pair.forward(pair.inputs)
         self.natural = natural_size(self.y, pair.inputs)
+        self.widths = np.array([abs(x).max(initial=0) or 1.0 for x in pair.inputs])
         self.dtype, self.why = self.widest()
         self.tolerance = tolerance or (1e-9 if self.dtype is WIDE is not np.float64 else 1e-7)
 
@@ -47,7 +56,7 @@ class Comparison:
             return np.float64, f"float64, since for longdouble {error}"
         if y.dtype != WIDE:
             return np.float64, f"float64, since y is {y.dtype} for longdouble inputs"
-        if all(same(y, moved(-55)) for _ in range(4)) and not same(y, moved(-48)):       # less, and more, than float64 sees
+        if same(y, y.astype(np.float64)) and all(same(y, moved(-55)) for _ in range(4)) and not same(y, moved(-48)):
             return np.float64, "float64, since forward takes no notice of longdouble's further digits"
         return WIDE, "longdouble"
 
@@ -55,6 +64,11 @@ class Comparison:
         """y (m,) at x (n,)."""
         inputs = [x[part].reshape(t.shape) for part, t in zip(self.parts, self.pair.inputs, strict=True)]
         return self.pair.forward(inputs)[0].ravel()
+
+    def scales(self, norms: Array) -> Array:
+        """What each tensor's errors are held against: its gradient's norm, and a thousandth of all of them, or, where that
+        is less, of what they are to y by the inputs' sizes: gradients for inputs of 1e6 and 1e-6 do not compare."""
+        return norms + 1e-3 * np.minimum(norm(norms), norm(norms * self.widths) / self.widths)
 
     def gradients(self, dys: Array) -> Array:
         """dys (q, m)  ->  the gradients of dys . y, (q, n)."""
@@ -76,13 +90,17 @@ class Comparison:
         def f(i: int, t: Array) -> Array:
             x = wide.copy()
             move(x, i, t)
-            return value(x)
+            try:
+                y = value(x)
+            except UserError:                                            # outside of where forward is defined
+                return np.full(at_zero.shape, np.nan, at_zero.dtype)
+            return y if y.shape == at_zero.shape else np.full(at_zero.shape, np.nan, at_zero.dtype)
 
-        with np.errstate(all="ignore"):
-            noise = noise_of(lambda r: value(wide * (1 + eps * r)), wide.size, self.seed)
-            return differentiate(f, value(wide), start, noise, target)
+        at_zero = value(wide)
+        noise = noise_of(lambda r: value(wide * (1 + eps * r)), wide.size, self.seed)
+        return differentiate(f, at_zero, start, noise, target)
 
-    def judge(self, name: str, analytic: Array, found: Found, scale: float, unsure: float,
+    def judge(self, name: str, analytic: Array, found: Found, scale: float, unsure: Array,
               where: Callable[[Any], str]) -> Row:
         """A gradient against its slopes: one row of the report."""
         slopes, estimates, kinks = found
@@ -90,14 +108,14 @@ class Comparison:
             return Row(name, "", None, None, 0.0, 0.0, "ok")
         known = np.isfinite(estimates)
         off = np.where(known, abs(analytic - slopes), 0).astype(float)
-        unsure = unsure if np.isfinite(unsure) else 0.0                  # a gradient that is NaN
-        spare = FLOOR * scale + SAFETY * unsure
+        unsure = np.where(np.isfinite(unsure), unsure, 0.0)              # a gradient that is NaN
         plain = estimates[known & ~kinks]
-        typical = np.sqrt(np.mean(np.square(plain))) if plain.size else 0.0           # one alone may be small by chance
+        typical = np.median(plain) if plain.size else 0.0                # one alone may be small by chance
+        spare = FLOOR * scale + SAFETY * np.maximum(unsure, np.median(unsure))
         allowed = np.where(kinks, 1.001 * estimates, SAFETY * np.maximum(estimates, typical)).astype(float) + spare
         wrong = ~(off <= allowed)                                        # a NaN is wrong
-        error, estimate = float(np.linalg.norm(off)), float(np.linalg.norm(estimates.astype(float))) + unsure
-        is_zero = np.linalg.norm(slopes.astype(float)) <= np.linalg.norm(allowed)
+        error, estimate = norm(off), norm(estimates) + norm(unsure)
+        is_zero = norm(slopes) <= norm(allowed) < np.inf
         if is_zero:                                                      # or all would be large beside it
             scale = max(scale, self.natural)
         error, estimate = error / (scale or 1), estimate / (scale or 1)
@@ -106,12 +124,11 @@ class Comparison:
             verdict = "wrong"
         elif kinks.any():
             verdict = "kink"
-        elif max(error, estimate) > self.tolerance:
+        elif not max(error, estimate) <= self.tolerance:
             verdict = "unclear"
         elif is_zero and name not in self.zero:
             verdict = "zero"
-        with np.errstate(all="ignore"):
-            badness = np.where(wrong, 2, kinks) + np.where(np.isfinite(analytic), np.nan_to_num(off / (off + allowed)), 1.0)
+        badness = np.where(wrong, 2, kinks) + np.where(np.isfinite(analytic), np.nan_to_num(off / (off + allowed)), 1.0)
         worst = np.unravel_index(int(badness.argmax()), off.shape)
         return Row(name, where(worst), float(analytic[worst]), float(slopes[worst]), error, estimate, verdict)
 
@@ -119,24 +136,23 @@ class Comparison:
         """Each element of the inputs against each of y: n steps of its own, m backwards."""
         analytic = self.gradients(np.eye(self.y.size)).T                 # (n, m)
         _, moved = rounding(self.pair, self.seed)
-        norms = np.array([np.linalg.norm(analytic[part]) for part in self.parts])
-        sizes = np.repeat(norms + 1e-3 * np.linalg.norm(norms), [x.size for x in self.pair.inputs])
+        sizes = self.scales(np.array([norm(analytic[part]) for part in self.parts]))
+        target = TARGET * np.repeat(np.where(np.isfinite(sizes), sizes, 0), [x.size for x in self.pair.inputs])
 
         def move(x: Array, i: int, t: Array) -> None:
             x[i] += t
 
-        found = self.slopes(move, first_step(self.x), TARGET * np.nan_to_num(sizes, posinf=0))
-        total, rows = float(np.linalg.norm(found[0].astype(float))), []
-        for name, x, part, move_of in zip(self.pair.names, self.pair.inputs, self.parts, moved, strict=True):
+        found = self.slopes(move, first_step(self.x, self.seed), target)
+        scales, rows = self.scales(np.array([norm(found[0][part]) for part in self.parts])), []
+        for name, x, part, move_of, scale in zip(self.pair.names, self.pair.inputs, self.parts, moved, scales, strict=True):
             of_part: Any = tuple(a[part] for a in found)
 
             def where(at: Any, x: Array = x) -> str:
                 of = place(np.unravel_index(at[1], self.y.shape))
                 return place(np.unravel_index(at[0], x.shape)) + (of and f" of y{of}")
 
-            scale = float(np.linalg.norm(of_part[0].astype(float))) + 1e-3 * total
-            spare = float(np.linalg.norm(move_of, axis=1).max()) + 4 * EPS * self.natural
-            rows.append(self.judge(name, analytic[part], of_part, scale, spare, where))
+            unsure = abs(move_of).max(0)[:, None] + 4 * EPS * self.natural
+            rows.append(self.judge(name, analytic[part], of_part, float(scale), unsure, where))
         return rows
 
     def random(self, directions: int) -> list[Row]:
@@ -148,10 +164,10 @@ class Comparison:
         dys, moved_parts = rounding(self.pair, self.seed)                # (q, m)
         moved = np.concatenate(moved_parts, axis=1)                      # (q, n)
         grads = self.gradients(dys)
-        norms = np.array([np.linalg.norm(grads[:, part]) for part in self.parts]) / len(dys)**0.5
-        sizes = norms + 1e-3 * np.linalg.norm(norms)
-        noise = float(np.linalg.norm(moved, axis=1).max()) + 4 * EPS * self.natural
-        if not np.linalg.norm(norms) > SAFETY * noise:                   # all zero but for rounding, or NaN
+        norms = np.array([norm(grads[:, part]) for part in self.parts]) / len(dys)**0.5
+        sizes = self.scales(np.where(np.isfinite(norms), norms, 0))
+        noise = max(norm(move) for move in moved) + 4 * EPS * self.natural
+        if not norm(norms) > SAFETY * noise:                             # all zero but for rounding, or NaN
             sizes[:] = self.natural
         weight = 1 / np.repeat(sizes, [x.size for x in self.pair.inputs])
 
@@ -164,13 +180,13 @@ class Comparison:
                 x += t * u[i]
 
             with np.errstate(divide="ignore"):
-                start = (first_step(self.x) / abs(u)).min(1, initial=1e300)               # no element moves by more
-            return u, u @ grads.T, self.slopes(move, start, np.full(count, TARGET), dys)
+                start = (first_step(self.x, self.seed) / abs(u)).min(1, initial=1e300)    # no element moves by more
+            return u, u[:, at] @ grads[:, at].T, self.slopes(move, start, np.full(count, TARGET), dys)
 
         def judge(name: str, at: Array) -> Row:
             u, analytic, found = compare(at, directions)
-            spare = float(abs(u @ moved.T).max(initial=0)) + 4 * EPS
-            return self.judge(name, analytic, found, analytic.size**0.5, spare, lambda worst: "")
+            unsure = np.array([abs(u[:, at] @ moved[:, at].T).max(initial=0) + 4 * EPS])
+            return self.judge(name, analytic, found, analytic.size**0.5, unsure, lambda worst: "")
 
         def search(row: Row, part: slice, shape: tuple[int, ...]) -> Row:
             """The row with an element that is wrong (or at a kink), and the derivatives of one dy . y there."""
@@ -194,9 +210,9 @@ class Comparison:
         if together.verdict == "zero":                                   # then each of its parts is, and says so
             together = replace(together, verdict="ok")
         rows = []
-        for name, part, norm, size in zip(self.pair.names, self.parts, norms, sizes, strict=True):
-            spare = FLOOR * size + SAFETY * (float(np.linalg.norm(moved[:, part])) + 4 * EPS * size)
-            is_zero = part.stop > part.start and norm <= spare and name not in self.zero
+        for name, part, size_of, size in zip(self.pair.names, self.parts, norms, sizes, strict=True):
+            spare = FLOOR * size + SAFETY * (norm(moved[:, part]) + 4 * EPS * size)
+            is_zero = part.stop > part.start and size_of <= spare and name not in self.zero
             row = Row(name, "", None, None, None, None, "zero" if is_zero else "ok")
             if together.verdict != "ok" and part.stop > part.start:
                 found = judge(name, everything[part])

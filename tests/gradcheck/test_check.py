@@ -1,6 +1,8 @@
 """The checker itself: it must catch every wrong backward, pass every right one, and explain bad use."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def test_passes(name, directions, wide, count, monkeypatch):
     (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0, [-1.0, 0, 2]),
     (lambda x: np.maximum(x, 0), lambda x: (x >= 0) * 1.0, [-1.0, 0, 2]),
     (abs, np.sign, [-1.0, 0, 2]),
-    (lambda x: np.sqrt(abs(x)), lambda x: 0.5 / np.sqrt(abs(x) + 1e-300) * np.sign(x), [1.0, 0, 2]),
+    (lambda x: np.maximum(x, 0) * np.exp(x), lambda x: (x > 0) * (1 + x) * np.exp(x), [1.0, 0, -2]),
 ])
 def test_a_kink_is_called_one(f, slope, x, directions):
     pair = (lambda x: (f(x), x)), (lambda dy, x: dy * slope(x))
@@ -67,6 +69,12 @@ def test_a_kink_is_called_one(f, slope, x, directions):
     assert report.rows[0].verdict == "kink"
     assert report.rows[0].where.startswith("[1]")
     assert "kink: forward has no derivative there" in str(report)
+
+
+@pytest.mark.parametrize("f", [lambda x: np.sqrt(abs(x)), np.sign, np.cbrt, lambda x: np.round(1e9 * x) / 1e9])
+def test_a_singular_point_does_not_pass(f):
+    report = check_function(lambda x: (f(x), x), lambda dy, x: dy * 1.0, np.array([0.0, 0]))
+    assert report.rows[0].verdict in ("unclear", "kink", "wrong")
 
 
 def test_a_tie_of_two_inputs_is_a_kink_of_both():
@@ -244,6 +252,43 @@ def test_the_first_layer_that_gives_nan_is_named():
     assert vars(model.blocks[1]) == before            # what watched the layers is gone
     with pytest.raises(UserError, match=r"x holds NaN, first at \[0, 1\]"):
         check_layer(GELU(), np.array([[1, np.nan]]))
+
+
+class DeviceArray:
+    """As much of a CuPy array as a pair needs here: no NumPy function takes it, and get() brings it back."""
+
+    __module__ = "cupy"
+    __array_ufunc__ = None
+
+    def __init__(self, host):
+        self.host = np.asarray(host)
+        self.shape, self.dtype = self.host.shape, self.host.dtype
+
+    def __mul__(self, other):
+        return DeviceArray(self.host * getattr(other, "host", other))
+
+    __rmul__ = __mul__
+
+    def __array__(self, *args, **options):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    def get(self):
+        return self.host.copy()
+
+
+def test_arrays_of_a_device_go_there_and_back(monkeypatch):
+    cupy = types.ModuleType("cupy")
+    cupy.asarray = lambda x: x if isinstance(x, DeviceArray) else DeviceArray(x)
+    cupy.shares_memory = lambda a, b: np.shares_memory(a.host, b.host)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    x = DeviceArray(normal((2, 3), 0))
+    for slope, directions, ok in ((3.0, 0, True), (3.0, 3, True), (3.1, 0, False), (3.1, 3, False)):
+        def backward(dy, x, slope=slope):
+            return slope * dy * x * x
+
+        report = check_function(lambda x: (x * x * x, x), backward, x, directions=directions)
+        assert bool(report) == ok
+        assert "float64, as there is none wider" in str(report)
 
 
 def test_large_inputs_are_compared_along_directions():

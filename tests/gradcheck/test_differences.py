@@ -20,7 +20,7 @@ def slopes(f, x, wide, target=1e-14):
 
     with np.errstate(all="ignore"):
         noise = noise_of(lambda r: f(at * (1 + np.finfo(wide).eps * r)), x.size, 0)
-        found = differentiate(moved, f(at), first_step(x), noise, np.full(x.size, target))
+        found = differentiate(moved, f(at), first_step(x, 0), noise, np.full(x.size, target))
     return [np.diag(a) for a in found]
 
 
@@ -81,6 +81,6 @@ def test_where_a_function_is_not_finite_nothing_is_known():
 
 def test_first_steps_are_of_the_size_of_x():
     x = normal((100,), 0) * 10.0 ** np.arange(-50, 50)
-    h = first_step(x)
+    h = first_step(x, 0)
     assert np.all(h <= 0.08 * np.maximum(abs(x), 1))
     assert np.all(h > 0.03 * np.maximum(abs(x), 1))

@@ -4,7 +4,16 @@ from hypothesis import strategies as st
 
 from numpyvit.gradcheck import SHARP
 from numpyvit.layers.linear import Linear, linear_backward, linear_forward
-from numpyvit.testing import assert_gradients, check_layer_contract, normal, seeds, shapes_BND
+from numpyvit.testing import (
+    assert_batch_splits,
+    assert_gradients,
+    assert_linear_backward,
+    check_layer_contract,
+    linear_args_BIO,
+    normal,
+    seeds,
+    shapes_BND,
+)
 
 features = st.integers(1, 4)
 
@@ -12,6 +21,13 @@ features = st.integers(1, 4)
 @given(shapes_BND(), features, st.booleans(), seeds)
 def test_contract(shape, d_out, bias, seed):
     check_layer_contract(Linear(shape[-1], d_out, bias=bias), normal(shape, seed), seed, tolerance=SHARP)
+
+
+@given(linear_args_BIO())
+def test_the_plain_pair(args):
+    assert_gradients(linear_forward, linear_backward, *args, names=["x", "w", "b"], tolerance=SHARP)
+    assert_linear_backward(linear_forward, linear_backward, *args)
+    assert_batch_splits(linear_forward, linear_backward, *args)
 
 
 @given(st.lists(features, max_size=3), features, features, seeds)
