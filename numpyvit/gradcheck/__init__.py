@@ -26,7 +26,7 @@ from ..backend import Array
 from ..errors import UserError
 from ..params import Buffer, init
 from .compare import Comparison
-from .conduct import Backward, Forward, Pair, first_bad, host, linearity, purity, reentrancy
+from .conduct import Backward, Forward, Pair, first_bad, host, kind, linearity, purity, reentrancy
 from .differences import WIDE
 from .report import Report, Row
 
@@ -35,6 +35,7 @@ __all__ = ["SHARP", "Backward", "Forward", "Report", "Row", "check_function", "c
 SHARP = 1e-12 if WIDE is not np.float64 else 1e-9     # tolerance for functions that lose no digits, such as all layers here
 SMALL = 128              # elements of inputs, and
 SMALL_OUT = 256          # of y, up to which the whole Jacobian is compared
+LARGEST = 10_000_000     # derivatives in a Jacobian that somebody asks for
 
 
 def check_function(forward: Forward, backward: Backward, *inputs: Any, names: Sequence[str] | None = None, seed: int = 0,
@@ -63,6 +64,8 @@ def check_function(forward: Forward, backward: Backward, *inputs: Any, names: Se
             directions = 0 if n <= SMALL and m <= SMALL_OUT else 3
         if not (n and m):
             directions = 0
+        if not directions and n * m > LARGEST:
+            raise UserError(f"a Jacobian of {n:,} x {m:,} is too large to be compared as a whole: directions=3")
         how = f"{directions} random directions in {n:,} inputs" if directions else f"all {n:,} x {m:,} derivatives"
         why = comparison.why
         rows = comparison.random(directions) if directions else comparison.jacobian()
@@ -77,13 +80,17 @@ def check_function(forward: Forward, backward: Backward, *inputs: Any, names: Se
 
 def check_options(pair: Pair, seed: Any, zero: Any, tolerance: Any, directions: Any) -> None:
     """Raise UserError for options that mean nothing."""
-    if isinstance(zero, str) or not set(zero) <= set(pair.names):
+    if not isinstance(zero, list | tuple) or not set(zero) <= set(pair.names):
         raise UserError(f"zero is {zero!r}: wanted a list of names out of {', '.join(pair.names)}")
-    if tolerance is not None and not 0 < tolerance < 1:
+    if tolerance is not None and not (isinstance(tolerance, float) and 0 < tolerance < 1):
         raise UserError(f"tolerance is {tolerance!r}: wanted a number between 0 and 1, or None")
-    for name, value in (("seed", seed), ("directions", directions)):
-        if not (value is None and name == "directions") and (type(value) is not int or value < 0):
-            raise UserError(f"{name} is {value!r}: wanted a whole number, 0 or more")
+    check_count("seed", seed)
+    check_count("directions", 0 if directions is None else directions)
+
+
+def check_count(name: str, value: Any) -> None:
+    if type(value) is not int or value < 0:
+        raise UserError(f"{name} is {value!r}: wanted a whole number, 0 or more")
 
 
 def check_layer(layer: Any, x: Any, seed: int = 0, zero: Sequence[str] = (), tolerance: float | None = None,
@@ -92,7 +99,8 @@ def check_layer(layer: Any, x: Any, seed: int = 0, zero: Sequence[str] = (), tol
     and every weight, at weights moved off their first values by noise. options: to forward, as for layer_pair."""
     for method in ("forward", "backward"):
         if isinstance(layer, type) or not callable(getattr(layer, method, None)):
-            raise UserError(f"the layer is {layer!r}: wanted an object with forward and backward, and then x")
+            raise UserError(f"the layer is {kind(layer)}, wanted an object with forward and backward, and then x")
+    check_count("seed", seed)
     forward, backward, names, weights = noisy_pair(layer, seed, **options)
     try:
         report = check_function(forward, backward, x, *weights, names=names, seed=seed, zero=zero, tolerance=tolerance,

@@ -1,5 +1,6 @@
 """Analytic against numerical: all of the Jacobian, or random directions and a search where one fails."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -84,17 +85,16 @@ class Comparison:
         wide, eps = self.x.astype(self.dtype), np.finfo(self.dtype).eps
 
         def value(x: Array) -> Array:
-            y = self.value(x)
+            y = np.full(self.y.size, np.nan, self.dtype)                 # outside of where forward is defined
+            with contextlib.suppress(UserError):
+                found = self.value(x)
+                y = found if found.shape == y.shape else y
             return y if dys is None else dys @ y
 
         def f(i: int, t: Array) -> Array:
             x = wide.copy()
             move(x, i, t)
-            try:
-                y = value(x)
-            except UserError:                                            # outside of where forward is defined
-                return np.full(at_zero.shape, np.nan, at_zero.dtype)
-            return y if y.shape == at_zero.shape else np.full(at_zero.shape, np.nan, at_zero.dtype)
+            return value(x)
 
         at_zero = value(wide)
         noise = noise_of(lambda r: value(wide * (1 + eps * r)), wide.size, self.seed)

@@ -70,7 +70,8 @@ class Pair:
         for what, f in (("forward", forward), ("backward", backward)):
             if not callable(f):
                 raise UserError(f"{what} is {kind(f)}, wanted two functions and then the inputs")
-        self.names = [f"input {i}" for i in range(len(inputs))] if names is None else list(names)
+        names = [f"input {i}" for i in range(len(inputs))] if names is None else names
+        self.names = list(names) if np.iterable(names) else []
         if not inputs or len(self.names) != len(inputs):
             raise UserError(f"there are {len(inputs)} inputs and {len(self.names)} names: wanted an input at least, "
                             "and a name for each")

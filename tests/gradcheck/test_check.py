@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from awkward import AWKWARD
 from hypothesis import given
+from hypothesis import strategies as st
 from mutants import MUTANTS
 
 from numpyvit import UserError, ViT, ViTConfig
@@ -97,12 +98,65 @@ def test_digits_that_float64_loses_are_never_called_wrong(seed):
     assert {row.verdict for row in report.rows} <= {"ok", "unclear"}
 
 
-def test_what_cannot_be_known_does_not_pass():
+@HOW
+def test_what_cannot_be_known_does_not_pass(directions):
     def forward(x):                                   # float32 inside: seven digits at most
-        return np.sin(x.astype(np.float32)).astype(x.dtype), x
+        return x + np.tanh(x.astype(np.float32)), x
 
-    report = check_function(forward, lambda dy, x: dy * np.cos(x), normal((3,), 0))
-    assert not report
+    for seed in range(20):                            # the one backward is right, the other that of what float32 leaves over
+        for backward in (lambda dy, x: dy * (2 - np.tanh(x)**2), lambda dy, x: dy * 1.0):
+            assert not check_function(forward, backward, normal((3, 3), seed), seed=seed, directions=directions)
+
+
+@HOW
+@given(st.floats(0, 6), seeds)
+def test_waves_that_fall_in_with_the_steps(directions, log_frequency, seed):
+    """A ripple on a straight line, and a backward that knows only the line."""
+    w = 10**log_frequency * np.pi
+
+    def forward(x):
+        return x + np.sin(w * x) / 1e3, x
+
+    x = normal((2, 3), seed)
+    assert not check_function(forward, lambda dy, x: dy * 1.0, x, seed=seed, directions=directions)
+    right = check_function(forward, lambda dy, x: dy * (1 + w / 1e3 * np.cos(w * x)), x, seed=seed, directions=directions)
+    assert right, f"\n{right}"
+
+
+def test_a_steep_neighbour_hides_nothing():
+    k, wrong = np.array([1e6, 1, 1, 1]), np.array([1, 1 + 1e-4, 1, 1])
+    report = check_function(lambda x: (np.sin(k * x), x), lambda dy, x: dy * k * np.cos(k * x) * wrong, normal((3, 4), 0))
+    assert report.rows[0].verdict == "wrong"
+    assert report.rows[0].where.endswith(", 1]")
+
+
+def test_inputs_of_other_units_hide_nothing():
+    inputs = 1e6 * normal((4,), 0), 1e-6 * normal((4,), 1)
+    report = check_function(lambda a, b: (a * b, (a, b)), lambda dy, c: (1.001 * dy * c[1], dy * c[0]), *inputs)
+    assert [row.verdict for row in report.rows] == ["wrong", "ok"]
+
+
+def test_nan_in_one_gradient_does_not_blame_the_other():
+    for directions in (0, 3):
+        report = check_function(lambda a, b: (a * b, (a, b)), lambda dy, c: (dy * c[1], dy * np.nan), normal((3,), 0),
+                                normal((3,), 1), directions=directions)
+        assert [row.verdict for row in report.rows[:2]] == ["ok", "wrong"]
+
+
+def test_norms_that_overflow_pass_nothing():
+    for scale in (1e160, 1e-170):
+        pair = (lambda x, s=scale: (s * np.sin(x), x)), (lambda dy, x, s=scale: -3 * s * dy * np.cos(x))
+        assert not check_function(*pair, np.ones(3), zero=["input 0"])
+
+
+@pytest.mark.parametrize("directions", [0, 3])
+def test_the_edge_of_where_forward_is_defined(directions):
+    def forward(x):
+        if (x <= 0).any():
+            raise ValueError("not defined")
+        return np.log(x), x
+
+    assert check_function(forward, lambda dy, x: dy / x, np.array([0.02, 1, 2]), directions=directions)
 
 
 def test_a_zero_gradient_fails_unless_declared():
@@ -221,12 +275,27 @@ def double(dy, _):
     (lambda x: (np.log(x), x), double, [np.array([[1.0, 2], [-1, 3]])], r"forward gives NaN, first at \[1, 0\], of finite"),
     (lambda x: (1 / x, x), double, [np.array([1.0, 0])], r"forward gives infinity, first at \[1\]"),
     (plain, double, [], "0 inputs and 2 names"),
+    (np.ones(3), plain, [np.ones(3)], "forward is one ndarray, wanted two functions"),
+    (plain, double, [{"a": 1}], "a is no array: wanted floats"),
+    (plain, double, [[[1.0], [1.0, 2.0]]], "a is no array: wanted floats"),
+    (lambda x: (x > 0, None), double, [np.ones(3)], "forward returned an array of bool as y"),
+    (lambda x: 1 // 0, double, [np.ones(3)], r"forward failed on arrays of shapes \(3,\): integer division"),
 ])
 def test_bad_use_gets_one_line(forward, backward, inputs, message):
     names = ["a", "b"][:len(inputs)] or ["a", "b"]
     with pytest.raises(UserError, match=message) as error:
         check_function(forward, backward, *inputs, names=names)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"zero": "x"}, "zero is 'x': wanted a list of names out of x"), ({"zero": ["y"]}, "wanted a list of names out of x"),
+    ({"tolerance": 0}, "tolerance is 0"), ({"directions": -1}, "directions is -1"), ({"seed": 1.5}, "seed is 1.5"),
+    ({"names": ["x", "x"]}, "1 inputs and 2 names"), ({"names": [3]}, r"the names are \[3\], wanted different strings"),
+])
+def test_options_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        check_function(plain, double, np.ones(3), **{"names": ["x"], **options})
 
 
 def test_float32_is_promoted_and_says_so():
@@ -246,10 +315,11 @@ def test_the_first_layer_that_gives_nan_is_named():
     model = ViT(ViTConfig(4, 2, 1, 3, width=4, depth=2, heads=2, mlp_width=4))
     forward = model.blocks[1].mlp.gelu.forward
     model.blocks[1].mlp.gelu.forward = lambda params, x: (forward(params, x)[0] * np.nan, None)
-    before = dict(vars(model.blocks[1]))
+    part = model.blocks[1].mlp.gelu
+    before = dict(vars(part))
     with pytest.raises(UserError, match=r"blocks.1.mlp.gelu gives NaN, first at \[0, 0, 0\]"):
         check_model(model, normal((2, 4, 4, 1), 0))
-    assert vars(model.blocks[1]) == before            # what watched the layers is gone
+    assert vars(part) == before                       # what watched the layers is gone
     with pytest.raises(UserError, match=r"x holds NaN, first at \[0, 1\]"):
         check_layer(GELU(), np.array([[1, np.nan]]))
 

@@ -74,6 +74,8 @@ def noisy(rng):
     (assert_pure, noisy(np.random.default_rng(0)), lambda dy, _: dy, "forward is not deterministic"),
     (assert_linear_backward, square, accumulates(), "differs at a second call of backward"),
     (assert_linear_backward, square, lambda dy, x: np.clip(2 * dy * x, -0.1, 0.1), "not linear in dy"),
+    (assert_linear_backward, square, lambda dy, x: np.clip(2 * dy * x, -1e6, 1e6), "not linear in dy"),
+    (assert_linear_backward, square, lambda dy, x: np.where(abs(dy) < 1e-6, 0, 2 * dy * x), "not linear in dy"),
     (assert_reentrant, *remembers(), "changes if forward is called again"),
     (assert_batch_splits, lambda x: (x - x.sum(0), None), lambda dy, _: dy - dy.sum(0), "is not that part of y"),
     (assert_batch_splits, lambda x: (x + 0, None), lambda dy, _: dy - dy.sum(0), r"dx of the parts \(cut at 1\) is not dx"),
