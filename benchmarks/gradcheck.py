@@ -27,7 +27,7 @@ from mutants import MUTANTS
 
 from numpyvit.errors import UserError
 from numpyvit.gradcheck import check_function
-from numpyvit.gradcheck.conduct import normal
+from numpyvit.gradcheck.conduct import normal, random_dy
 
 Checker = Callable[..., bool]
 
@@ -38,7 +38,7 @@ def ours(forward: Any, backward: Any, inputs: list, zero: list, seed: int) -> bo
 
 def plain(forward: Any, backward: Any, inputs: list, zero: list, seed: int) -> bool:
     y, cache = forward(*inputs)
-    dy = normal(np.shape(y), seed)
+    dy = random_dy(np.shape(y), seed)
     found = backward(dy, cache)
     for i, (x, g) in enumerate(zip(inputs, found if isinstance(found, tuple) else (found,), strict=True)):
         numeric = np.zeros(x.shape)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from .backend import Array
 from .gradcheck import Backward, Forward, check_function, noisy_pair
-from .gradcheck.conduct import Pair, close, host, linearity, normal, purity, reentrancy
+from .gradcheck.conduct import Pair, close, host, linearity, normal, purity, random_dy, reentrancy
 from .vit import ViTConfig
 
 __all__ = ["assert_batch_splits", "assert_dtype_kept", "assert_gradients", "assert_linear_backward", "assert_pure",
@@ -95,7 +95,7 @@ def assert_batch_splits(forward: Forward, backward: Backward, x: Array, *weights
         y, cache = pair.forward([pair.inputs[0][part], *pair.inputs[1:]])
         return y, [host(g) for g in pair.backward(dy[part], cache)]
 
-    dy = normal(pair.forward(pair.inputs)[0].shape, seed)
+    dy = random_dy(pair.forward(pair.inputs)[0].shape, seed)
     y, whole = run(slice(None))
     for cut in range(len(x) + 1):
         (y1, first), (y2, second) = run(slice(None, cut)), run(slice(cut, None))
@@ -112,7 +112,7 @@ def assert_pure(forward: Forward, backward: Backward, *inputs: Array, seed: int 
     pair = Pair(forward, backward, inputs)
     assert_none(purity(pair, seed))
     y, cache = pair.forward(pair.inputs)
-    dy, before = normal(y.shape, seed), pickle.dumps(cache)
+    dy, before = random_dy(y.shape, seed), pickle.dumps(cache)
     grads = [host(g) for g in pair.backward(dy, cache)]
     assert pickle.dumps(cache) == before, "backward changed its cache"
 
@@ -136,7 +136,7 @@ def assert_dtype_kept(forward: Forward, backward: Backward, *inputs: Array, seed
     for dtype in (np.float32, np.float64, np.longdouble):
         y, cache = pair.forward([x.astype(dtype) for x in pair.inputs])
         assert y.dtype == dtype, f"y is {y.dtype} for {np.dtype(dtype)} inputs"
-        for name, g in zip(pair.names, pair.backward(normal(y.shape, seed, dtype), cache), strict=True):
+        for name, g in zip(pair.names, pair.backward(random_dy(y.shape, seed, dtype), cache), strict=True):
             assert g.dtype == dtype, f"the gradient of {name} is {g.dtype} for {np.dtype(dtype)} inputs"
 
 

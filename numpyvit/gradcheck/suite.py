@@ -65,9 +65,9 @@ def layer_checks(seed: int = 0) -> Checks:
         "gelu, tanh": partial(layer, GELU("tanh"), x),
         "gelu, erf": partial(layer, GELU("erf"), x),
         "softmax": partial(function, softmax_forward, softmax_backward, x, names=["x"]),
-        "dropout": partial(function, lambda x: dropout_forward(x, 0.5, rng()), dropout_backward, x, names=["x"]),
+        "dropout": partial(function, lambda x: dropout_forward(x, 0.5, rng()), dropout_backward, x, names=["x"], zero=["x"]),
         "drop path": partial(function, lambda x: drop_path_forward(x, 0.5, rng()), drop_path_backward,
-                             normal((4, 2, 3), seed), names=["x"]),
+                             normal((4, 2, 3), seed), names=["x"], zero=["x"]),
         "mlp": partial(layer, MLP(6, 5), x),
         "head": partial(layer, Head(6, 4), x[0]),
         "head with a hidden layer": partial(layer, Head(6, 4, hidden=5), x[0]),
@@ -81,7 +81,9 @@ def layer_checks(seed: int = 0) -> Checks:
     }
     for bias, rows, p in itertools.product((True, False), (None, 1), (0.0, 0.3)):
         name = f"{'' if bias else ' without bias'}{' of the first token' if rows else ''}{', dropout' if p else ''}"
-        checks["attention" + name] = partial(layer, Attention(6, 2, bias, p), x, rows=rows, rng=rng)
+        attention = Attention(6, 2, bias, p)
+        zero = weights_of(attention) if p else []
+        checks["attention" + name] = partial(layer, attention, x, rows=rows, rng=rng, zero=zero)
         block = Block(6, 2, 5, qkv_bias=bias, eps=0.1, dropout=p, attention_dropout=p, drop_path=p)
         checks["block" + name] = partial(layer, block, x, rows=rows, rng=rng, zero=weights_of(block) if p else [])
     for soft, smoothing in itertools.product((False, True), (0.0, 0.1)):
@@ -109,7 +111,7 @@ def check_config(config: ViTConfig, seed: int = 0, tick: Callable[[], Any] | Non
 
 
 def weights_of(layer: Any) -> list[str]:
-    """Names that may have no gradient where a whole branch is dropped."""
+    """Names that may have no gradient where everything is dropped."""
     return ["x", *params_of(layer)]
 
 
