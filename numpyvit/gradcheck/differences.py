@@ -42,6 +42,23 @@ def noise_of(f: Callable[[Array], Array], size: int, seed: int, samples: int = 6
     return 4 * (np.finfo(y.dtype).eps * abs(y) + np.sqrt(np.mean(np.square(moved), 0)))
 
 
+def extrapolate(slope: Array, table: list[Array], steps_before: list[Array]) -> tuple[Array, Array, list, list]:
+    """A level of Richardson's scheme: from the central differences and the level before, the best of the combinations, how
+    far it lies from those that it was made of, all of them, and how far each lies from the one before."""
+    row, steps = [slope], []
+    value, error = slope, np.full(slope.shape, np.inf)
+    for j, above in enumerate(table[:ORDERS]):
+        steps.append(abs(row[j] - above))
+        row.append(row[j] + (row[j] - above) / (RATIO ** (-2 * j - 2) - 1))           # the h^(2j+2) of the error cancels
+        apart = np.maximum(abs(row[j + 1] - row[j]), abs(row[j + 1] - above))
+        if j:                                                            # one agreement may be chance: look further back
+            apart = np.maximum(apart, steps[j - 1] / 64)
+        if j < len(steps_before):
+            apart = np.maximum(apart, steps_before[j] * RATIO ** (2 * j + 2) / 8)
+        value, error = np.where(apart < error, row[j + 1], value), np.fmin(apart, error)
+    return value, error, row, steps
+
+
 def differentiate(f: Callable[[int, Array], Array], at_zero: Array, start: Array, noise: Array,
                   target: Array) -> tuple[Array, Array, Array]:
     """Slopes at t = 0 of f(i, t) -> (m,), for i = 0..n-1, by Richardson's extrapolation with a step for each.
@@ -59,33 +76,22 @@ def differentiate(f: Callable[[int, Array], Array], at_zero: Array, start: Array
     straight = np.zeros((n, m), int)                                     # and over how many the bend fell as at a kink
     left = np.arange(n)                                                  # those that are not done
     table: list[Array] = []                                              # of them: the extrapolations at the level before,
-    steps_before: list[Array] = []                                       # how far they were from those before,
+    steps: list[Array] = []                                              # how far they were from those before,
     bend, smooth = np.zeros((n, m), wide), np.zeros((n, m), bool)        # and how f bent
     for level in range(LEVELS):
         h = start[left, None].astype(wide) * RATIO**level
         up = np.array([f(int(i), t) for i, t in zip(left, h[:, 0], strict=True)]).reshape(len(left), m)
         down = np.array([f(int(i), -t) for i, t in zip(left, h[:, 0], strict=True)]).reshape(len(left), m)
         unsure = noise + np.finfo(wide).eps * (abs(up) + abs(down))
-        row, steps = [(up - down) / (2 * h)], []
-        value, error = row[0], np.full(row[0].shape, np.inf)
-        for j, above in enumerate(table[:ORDERS]):
-            steps.append(abs(row[j] - above))
-            row.append(row[j] + (row[j] - above) / (RATIO ** (-2 * j - 2) - 1))       # what is left of the error cancels
-            apart = np.maximum(abs(row[j + 1] - row[j]), abs(row[j + 1] - above))
-            if j:                                                        # one agreement may be chance: look further back
-                apart = np.maximum(apart, steps[j - 1] / 64)
-            if j < len(steps_before):
-                apart = np.maximum(apart, steps_before[j] * RATIO ** (2 * j + 2) / 8)
-            value, error = np.where(apart < error, row[j + 1], value), np.fmin(apart, error)
+        value, error, table, steps = extrapolate((up - down) / (2 * h), table, steps)
         error = error + unsure / h
-
         before, bend, smooth_before = bend, up + down - 2 * at_zero, smooth
         smooth = (abs(bend) <= 8 * unsure) | (abs(before) > abs(bend) / RATIO**1.5)
         expected = abs(before) * RATIO                                   # at a kink
         clear = expected > 100 * unsure
         kinked = clear & (abs(abs(bend) - expected) < 0.1 * expected)
         straight[left] = np.where(kinked, straight[left] + 1, np.where(clear, 0, straight[left]))
-        means[left] = np.where(kinked, row[0], means[left])
+        means[left] = np.where(kinked, table[0], means[left])
         gaps[left] = np.where(kinked, abs(bend) / (2 * h) + unsure / h, gaps[left])
 
         # A smaller estimate is better. Where two contradict each other the larger steps saw too little of f; unless many
@@ -106,7 +112,7 @@ def differentiate(f: Callable[[int, Array], Array], at_zero: Array, start: Array
         done |= unsure / h > np.where(straight[left] > 4, 1e-6 * gaps[left], np.inf)
         done |= (unsure / h > errors[left]) & smooth & (error < 100 * unsure / h)     # smaller steps can but be worse
         keep = ~done.all(1)
-        left, table, steps_before = left[keep], [r[keep] for r in row], [s[keep] for s in steps]
+        left, table, steps = left[keep], [t[keep] for t in table], [s[keep] for s in steps]
         bend, smooth = bend[keep], smooth[keep]
         if not len(left):
             break
