@@ -199,7 +199,7 @@ def info(args: argparse.Namespace) -> None:
 def gradcheck(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from .gradcheck import suite
+    from .gradcheck import Report, suite
     from .vit import presets
 
     began = time.perf_counter()
@@ -207,20 +207,20 @@ def gradcheck(args: argparse.Namespace) -> int:
     checks = {**suite.layer_checks(), **(models if args.all else dict(list(models.items())[::len(models) - 1]))}
     if args.preset:
         check_choice("preset", args.preset, presets)
-        if not args.all:
-            checks = {}
-    worst, failed, width = 0.0, 0, max((len(name) for name in checks), default=0)
+
+        def whole() -> Report:
+            with tqdm(unit=" forwards", leave=False, desc=args.preset) as bar:
+                return suite.check_config(presets[args.preset], tick=bar.update)
+
+        checks = {**(checks if args.all else {}), args.preset: whole}
+    worst, failed, width = 0.0, 0, max(len(name) for name in checks)
     for name, check in checks.items():
         report = check()
         worst, failed = max(worst, report.error), failed + (not report)
-        print(f"{name:{width}}{report.error:8.0e}  " + ("ok" if report else f"FAILED\n{report}"), flush=True)
-    if args.preset:
-        with tqdm(unit=" forwards", leave=False, desc=args.preset) as bar:
-            report = suite.check_config(presets[args.preset], tick=bar.update)
-        worst, failed = max(worst, report.error), failed + (not report)
-        print(f"{args.preset}\n{report}")
-    n = len(checks) + bool(args.preset)
-    print(f"{n} checked in {time.perf_counter() - began:.1f} s, the largest error is {worst:.0e}: "
+        print(f"{name:{width}}{report.error:8.0e}  {'ok' if report else 'FAILED'}", flush=True)
+        if not report or name == args.preset:
+            print(report)
+    print(f"{len(checks)} checked in {time.perf_counter() - began:.1f} s, the largest error is {worst:.0e}: "
           + (f"{failed} failed" if failed else "all gradients are right"))
     return 1 if failed else 0
 

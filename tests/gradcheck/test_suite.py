@@ -39,7 +39,7 @@ def test_the_command(capsys):
 def test_the_command_for_a_preset(capsys):
     assert main(["gradcheck", "--preset", "digits"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("digits\n")
+    assert out.startswith("digits  ")
     assert "3 random directions in 136,266 inputs" in out
     assert main(["gradcheck", "--preset", "digit"]) == 2
     assert "did you mean 'digits'" in capsys.readouterr().err
