@@ -67,15 +67,14 @@ def check_function(forward: Forward, backward: Backward, *inputs: Any, names: Se
         if not directions and n * m > LARGEST:
             raise UserError(f"a Jacobian of {n:,} x {m:,} is too large to be compared as a whole: directions=3")
         how = f"{directions} random directions in {n:,} inputs" if directions else f"all {n:,} x {m:,} derivatives"
-        why = comparison.why
-        rows = comparison.random(directions) if directions else comparison.jacobian()
+        rows = comparison.rows(directions)
         if comparison.dtype is not np.float64 and any(row.verdict in ("wrong", "unclear") for row in rows):
             # Where float64 sees no fault, forward may compute a part of its values with fewer digits than it shows.
-            comparison.dtype, comparison.tolerance = np.float64, tolerance or 1e-7
-            others = comparison.random(directions) if directions else comparison.jacobian()
-            rows = [row if other.verdict not in ("ok", "zero") else replace(row, verdict="unclear") if row.verdict == "wrong"
-                    else other if row.verdict == "unclear" else row for row, other in zip(rows, others, strict=True)]
-    return Report(tuple(rows), (), (f"{how}, by differences in {why}", *pair.promoted))
+            comparison.dtype = np.float64
+            for i, other in enumerate(comparison.rows(directions)):
+                if other.verdict in ("ok", "zero") and rows[i].verdict in ("wrong", "unclear"):
+                    rows[i] = other if rows[i].verdict == "unclear" else replace(rows[i], verdict="unclear")
+    return Report(tuple(rows), (), (f"{how}, by differences in {comparison.why}", *pair.promoted))
 
 
 def check_options(pair: Pair, seed: Any, zero: Any, tolerance: Any, directions: Any) -> None:

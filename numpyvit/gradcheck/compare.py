@@ -40,7 +40,15 @@ class Comparison:
         self.natural = natural_size(self.y, pair.inputs)
         self.widths = np.array([abs(x).max(initial=0) or 1.0 for x in pair.inputs])
         self.dtype, self.why = self.widest()
-        self.tolerance = tolerance or (1e-9 if self.dtype is WIDE is not np.float64 else 1e-7)
+        self.asked_tolerance = tolerance
+
+    @property
+    def tolerance(self) -> float:
+        return self.asked_tolerance or (1e-7 if self.dtype is np.float64 else 1e-9)
+
+    def rows(self, directions: int) -> list[Row]:
+        """Along so many random directions; 0: the whole Jacobian."""
+        return self.random(directions) if directions else self.jacobian()
 
     def widest(self) -> tuple[Any, str]:
         """The dtype for differences, and in words."""
@@ -179,8 +187,7 @@ class Comparison:
             def move(x: Array, i: int, t: Array) -> None:
                 x += t * u[i]
 
-            with np.errstate(divide="ignore"):
-                start = (first_step(self.x, self.seed) / abs(u)).min(1, initial=1e300)    # no element moves by more
+            start = (first_step(self.x, self.seed) / abs(u)).min(1, initial=1e300)        # no element moves by more
             return u, u[:, at] @ grads[:, at].T, self.slopes(move, start, np.full(count, TARGET), dys)
 
         def judge(name: str, at: Array) -> Row:

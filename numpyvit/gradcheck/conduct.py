@@ -66,7 +66,7 @@ def natural_size(y: Array, inputs: Sequence[Array]) -> float:
 class Pair:
     """forward(*inputs) -> y, cache and backward(dy, cache) -> gradients, with what does not fit explained in one line.
 
-    inputs: floats, NumPy's or CuPy's; promoted holds the names of those that were not float64 and are now. Floating-point
+    inputs: floats, NumPy's or CuPy's; promoted says which were not float64 and are now. Floating-point
     warnings are off in the calls: what they warn of shows in the values.
     """
 

@@ -31,14 +31,14 @@ def first_step(x: Array, seed: int) -> Array:
     return FIRST_STEP * np.maximum(abs(x), 1) * np.random.default_rng((seed, 8)).uniform(0.7, 1.0, x.shape)
 
 
-def noise_of(f: Callable[[Array], Array], size: int, seed: int, samples: int = 6) -> Array:
+def noise_of(f: Callable[[Array], Array], size: int, seed: int) -> Array:
     """How uncertain f (m,) is: its eps, and what its values move by when its `size` inputs are rounded otherwise.
 
     f(r) evaluates it at inputs x (1 + eps r), r (size,). Returns (m,).
     """
     rng = np.random.default_rng((seed, 1))
     y = f(np.zeros(size))
-    moved = [f(rng.uniform(-2, 2, size)) - y for _ in range(samples)]
+    moved = [f(rng.uniform(-2, 2, size)) - y for _ in range(6)]
     return 4 * (np.finfo(y.dtype).eps * abs(y) + np.sqrt(np.mean(np.square(moved), 0)))
 
 
