@@ -109,8 +109,9 @@ class Comparison:
         return differentiate(f, at_zero, start, noise, target)
 
     def judge(self, name: str, analytic: Array, found: Found, scale: float, unsure: Array,
-              where: Callable[[Any], str]) -> Row:
-        """A gradient against its slopes: one row of the report."""
+              where: Callable[[Any], str], total: float = 0.0) -> Row:
+        """A gradient against its slopes: one row of the report. Its error is told by the norm of its slopes and a thousandth
+        of total, that of all."""
         slopes, estimates, kinks = found
         if not slopes.size:
             return Row(name, "", None, None, 0.0, 0.0, "ok")
@@ -124,6 +125,7 @@ class Comparison:
         wrong = ~(off <= allowed)                                        # a NaN is wrong
         error, estimate = norm(off), norm(estimates) + norm(unsure)
         is_zero = norm(slopes) <= norm(allowed) < np.inf
+        scale = max(scale, norm(slopes) + 1e-3 * total) if total else scale
         if is_zero:                                                      # or all would be large beside it
             scale = max(scale, self.natural)
         error, estimate = error / (scale or 1), estimate / (scale or 1)
@@ -160,7 +162,7 @@ class Comparison:
                 return place(np.unravel_index(at[0], x.shape)) + (of and f" of y{of}")
 
             unsure = abs(move_of).max(0)[:, None] + 4 * EPS * self.natural
-            rows.append(self.judge(name, analytic[part], of_part, float(scale), unsure, where))
+            rows.append(self.judge(name, analytic[part], of_part, float(scale), unsure, where, norm(found[0])))
         return rows
 
     def random(self, directions: int) -> list[Row]:

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from mutants import MUTANTS
 
 from numpyvit import UserError, ViT, ViTConfig
-from numpyvit.gradcheck import check_function, check_layer, check_model, compare
+from numpyvit.gradcheck import SHARP, check_function, check_layer, check_model, compare
 from numpyvit.layers.attention import Attention
 from numpyvit.layers.gelu import GELU
 from numpyvit.layers.layernorm import LayerNorm
 from numpyvit.layers.linear import Linear
+from numpyvit.layers.mlp import MLP
 from numpyvit.layers.softmax import softmax_backward, softmax_forward
 from numpyvit.testing import normal, seeds
 
@@ -359,6 +360,12 @@ def test_arrays_of_a_device_go_there_and_back(monkeypatch):
         report = check_function(lambda x: (x * x * x, x), backward, x, directions=directions)
         assert bool(report) == ok
         assert "float64, as there is none wider" in str(report)
+
+
+def test_a_small_gradient_beside_large_values_is_known_as_well():
+    """A gelu far out, before a weight and a bias: its own gradient is 1e-5 of theirs, and exact."""
+    report = check_layer(MLP(4, 1), normal((1, 1, 4), 17027), 17027, tolerance=SHARP)
+    assert report, f"\n{report}"
 
 
 def test_large_inputs_are_compared_along_directions():
