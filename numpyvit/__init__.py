@@ -7,9 +7,9 @@ from .losses import accuracy, cross_entropy
 from .optim import SGD, AdamW
 from .parallel import Workers
 from .params import Buffer, Param, init
-from .schedules import warmup_cosine
+from .schedules import schedule, warmup_cosine
 from .vit import ViT, ViTConfig, presets
 
 __version__ = "0.2.0"
 __all__ = ["SGD", "AdamW", "Buffer", "Classifier", "Param", "UserError", "ViT", "ViTConfig", "Workers", "accuracy",
-           "cross_entropy", "data", "init", "presets", "warmup_cosine"]
+           "cross_entropy", "data", "init", "presets", "schedule", "warmup_cosine"]

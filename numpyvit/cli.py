@@ -1,18 +1,16 @@
-"""The command: numpyvit train, evaluate, predict, info, gradcheck."""
+"""The command: numpyvit train, evaluate, predict, info, gradcheck, download, compare, augment. What it reads, and how it
+complains; commands.py does the work."""
 
 import argparse
-import dataclasses
 import os
-import shlex
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import UserError, check_choice
 
-COMMANDS = ("train", "evaluate", "predict", "info", "gradcheck")
+COMMANDS = ("train", "evaluate", "predict", "info", "gradcheck", "download", "compare", "augment")
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,6 +36,42 @@ def path(value: str) -> Path:
     return Path(text(value))
 
 
+def add_data(p: argparse.ArgumentParser) -> None:
+    from . import data
+    p.add_argument("--data", type=text, metavar="NAME",
+                   help=f"{', '.join(data.names)}, the path of a folder of pictures (CLASS/*, or train/CLASS/* and "
+                        "test/CLASS/*), or that of an .npz with images and labels; default: digits")
+    add_data_dir(p)
+    p.add_argument("--image-size", type=count, metavar="N", help="make pictures of a folder fit NxN (default 64)")
+    p.add_argument("--test", type=float, metavar="FRACTION",
+                   help="share of your own images that is the test set, where they have none (default 0.2)")
+    p.add_argument("--val", type=float, metavar="FRACTION",
+                   help="hold out this share of the training set; keep the best epoch by it")
+    p.add_argument("--patience", type=count, metavar="N", help="stop after N epochs that were no better by --val")
+    p.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
+    p.add_argument("--micro-batch", type=count, metavar="N", help="images in one thread's piece (default: by the model)")
+
+
+def add_data_dir(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--data-dir", type=text, metavar="DIR",
+                   help="where the data sets lie, mnist in DIR/mnist and so on, or are to be put "
+                        "(default: NUMPYVIT_DATA, else your cache folder)")
+
+
+def add_recipe(p: argparse.ArgumentParser) -> None:
+    """An option for each field of a Recipe."""
+    from .recipes import OPTIONS, Recipe, option
+    group = p.add_argument_group("recipe", "by default the data set's own")
+    for name, kind in Recipe.__annotations__.items():
+        if kind is bool:
+            group.add_argument(option(name), action=argparse.BooleanOptionalAction, help=OPTIONS[name])
+        else:
+            readers: dict[Any, Callable[[str], Any]] = {int: count, float: float, str: text}
+            read = int if name == "randaugment" else readers[kind]
+            group.add_argument(option(name), type=read, help=OPTIONS[name],
+                               metavar={int: "N", float: "X", str: "NAME"}[kind])
+
+
 def make_parser() -> Parser:
     from . import __version__
     parser = Parser(prog="numpyvit", description="A Vision Transformer in NumPy, every gradient written by hand.")
@@ -46,33 +80,22 @@ def make_parser() -> Parser:
 
     p = commands.add_parser("train", allow_abbrev=False,
                             help="train a model; with no argument, on the digits that ship with the package")
-    p.add_argument("--data", type=text, metavar="NAME", help="digits (default), mnist, fashion-mnist or cifar10")
-    p.add_argument("--data-dir", type=text, metavar="DIR",
-                   help="where the data sets lie: the files of mnist in DIR/mnist, and so on")
-    p.add_argument("--preset", type=text, metavar="NAME",
-                   help="the model, by default the data set's; `numpyvit info` lists them")
-    p.add_argument("--epochs", type=count, metavar="N")
-    p.add_argument("--batch-size", type=count, metavar="N")
-    p.add_argument("--lr", type=float, metavar="X", help="AdamW's highest learning rate")
-    p.add_argument("--weight-decay", type=float, metavar="X")
-    p.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
+    add_data(p)
     p.add_argument("--workers", type=count, metavar="N", help="threads (default: the cores); changes no result")
-    p.add_argument("--micro-batch", type=count, metavar="N", help="images in one thread's piece (default: by the model)")
     p.add_argument("--device", type=text, metavar="cpu", default="cpu", help="cpu, the only one in this version")
-    p.add_argument("--val", type=float, metavar="FRACTION",
-                   help="hold out this share of the training set; keep the best epoch by it")
     p.add_argument("--out", type=path, metavar="DIR", help="the run's folder (default runs/DATA-PRESET-DATE-TIME)")
     p.add_argument("--resume", type=path, metavar="DIR", help="go on with the run in DIR")
     p.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    add_recipe(p)
 
     p = commands.add_parser("evaluate", allow_abbrev=False, help="measure a trained model on its test set")
     p.add_argument("run", type=path, metavar="RUN", help="a run's folder")
-    p.add_argument("--data-dir", type=text, metavar="DIR", help="as for train")
+    add_data_dir(p)
     p.add_argument("--workers", type=count, metavar="N")
 
     p = commands.add_parser("predict", allow_abbrev=False, help="say what is in images")
     p.add_argument("run", type=path, metavar="RUN", help="a run's folder, or a model.npz")
-    p.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="any file that Pillow opens")
+    p.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="PNG, JPEG, TIFF, WebP, GIF ... of any size")
 
     p = commands.add_parser("info", allow_abbrev=False,
                             help="layers, shapes, weights and FLOPs of a model, and how it would run here")
@@ -87,151 +110,21 @@ def make_parser() -> Parser:
                             help="hold the gradients of every layer, and of a model, against numerical differences")
     p.add_argument("--preset", type=text, metavar="NAME", help="the whole model of this preset, and nothing else")
     p.add_argument("--all", action="store_true", help="the layers, and a tiny model in every combination of its options")
+
+    p = commands.add_parser("download", allow_abbrev=False, help="fetch data sets; train does so too where they are missing")
+    p.add_argument("names", nargs="+", type=text, metavar="NAME", help="mnist, fashion-mnist, cifar10, cifar100")
+    add_data_dir(p)
+
+    p = commands.add_parser("compare", allow_abbrev=False, help="print runs side by side")
+    p.add_argument("runs", nargs="+", type=path, metavar="RUN", help="runs' folders")
+
+    p = commands.add_parser("augment", allow_abbrev=False,
+                            help="draw a picture of a training batch, as it is and as train would see it")
+    add_data(p)
+    p.add_argument("--out", type=path, metavar="FILE.png", required=True)
+    p.add_argument("--quiet", action="store_true", help="show no progress")
+    add_recipe(p)
     return parser
-
-
-def train(args: argparse.Namespace) -> None:
-    from . import data
-    from .recipes import TrainConfig
-    from .runs import read_config, read_metrics
-    from .training import Run
-
-    check_choice("--device", args.device, ["cpu"])
-    say = (lambda line: None) if args.quiet else print
-    if args.resume:
-        fixed = [f"--{name.replace('_', '-')}" for name in ("data", "preset", "epochs", "batch_size", "lr", "weight_decay",
-                 "seed", "micro_batch", "val", "out") if getattr(args, name) is not None]
-        if fixed:
-            raise UserError(f"{fixed[0]} cannot be given with --resume: the run's config.json decides it")
-        folder = args.resume
-        train_set, test_set = data.load(read_config(folder)[0].data, args.data_dir)
-        run = Run.resume(folder, train_set, test_set, say)
-        say(f"resuming {folder} at step {run.step} of {run.steps}")
-    else:
-        name = args.data or "digits"
-        train_set, test_set = data.load(name, args.data_dir)
-        config = TrainConfig.make(
-            name, train_set, args.preset, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr,
-            weight_decay=args.weight_decay, seed=args.seed, micro_batch=args.micro_batch, val=args.val)
-        preset = config.recipe.preset.replace("/", "-")
-        folder = args.out or Path("runs", f"{name}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}")
-        run = Run.start(config, folder, train_set, test_set)
-        say(f"{name}: {len(run.train_set):,} training and {len(test_set):,} test images; a ViT of "
-            f"{run.model.count():,} weights; {folder}")
-    try:
-        run.train(args.workers, say, bar=not args.quiet)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped, saved at step {run.saved_step}; go on with: numpyvit train --resume "
-                                f"{shown(folder, args.data_dir)}") from None
-    row = read_metrics(folder)[-1]
-    say(f"test accuracy {row['test_accuracy']:.2%} after {row['seconds']:.1f} s of training; "
-        f"next: numpyvit evaluate {shown(folder, args.data_dir)}")
-
-
-def shown(folder: Path, data_dir: str | None) -> str:
-    """The arguments for a command that a person may copy."""
-    return shlex.quote(str(folder)) + (f" --data-dir {shlex.quote(data_dir)}" if data_dir else "")
-
-
-def evaluate(args: argparse.Namespace) -> None:
-    from . import data
-    from .classifier import Classifier
-    from .losses import cross_entropy_forward
-    from .parallel import Workers
-    from .runs import read_config
-
-    if args.run.suffix == ".npz":
-        raise UserError(f"evaluate wants the folder of a run, which tells the data too, not the file {args.run}")
-    name = read_config(args.run)[0].data
-    classifier = Classifier.load(model_file(args.run))
-    _, test = data.load(name, args.data_dir)
-    if classifier.classes != test.classes:
-        raise UserError(f"{args.run}: model.npz knows other classes than {name} of config.json: they are of different runs")
-    test = dataclasses.replace(test, mean=classifier.mean, std=classifier.std)
-    with Workers(classifier.model, workers=args.workers) as threads:
-        logits = threads.predict(classifier.params, test)
-    right = logits.argmax(-1) == test.labels
-    print(f"{'class':16}{'images':>8}{'accuracy':>10}")
-    for k, label in enumerate(test.classes):
-        of_class = right[test.labels == k]
-        print(f"{label:16}{len(of_class):8,}{of_class.mean() if len(of_class) else 0:10.2%}")
-    loss = float(cross_entropy_forward(logits, test.labels)[0])
-    print(f"{'all of ' + name:16}{len(test):8,}{right.mean():10.2%}   loss {loss:.4f}")
-
-
-def predict(args: argparse.Namespace) -> None:
-    import numpy as np
-
-    from .classifier import Classifier
-
-    classifier = Classifier.load(model_file(args.run))
-    images, remarks = zip(*(classifier.read_image(path) for path in args.images), strict=True)
-    for path, p, remark in zip(args.images, classifier.predict(np.stack(images)), remarks, strict=True):
-        best = ", ".join(f"{classifier.classes[k]} ({p[k]:.1%})" for k in p.argsort()[::-1][:3])
-        print(f"{path}: {best}   [{remark}]")
-
-
-def info(args: argparse.Namespace) -> None:
-    from .classifier import Classifier
-    from .machine import settings
-    from .profile import profile
-    from .summary import summary
-    from .vit import presets
-
-    if args.run and args.preset:
-        raise UserError("info wants a RUN or a --preset, not both")
-    if not args.time and (args.batch_size or args.workers or args.micro_batch):
-        raise UserError("--batch-size, --workers and --micro-batch are for info --time")
-    if args.run:
-        config = Classifier.load(model_file(args.run)).config
-    else:
-        check_choice("preset", args.preset or "digits", presets)
-        config = presets[args.preset or "digits"]
-    print(summary(config))
-    if not args.run:
-        print(f"presets: {', '.join(presets)}")
-    for what, how in settings():
-        print(f"{what:12} {how}")
-    if args.time:
-        print(profile(config, args.batch_size or 128, args.workers, args.micro_batch))
-
-
-def gradcheck(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from .gradcheck import Report, suite
-    from .vit import presets
-
-    began = time.perf_counter()
-    models = suite.model_checks()
-    checks = {**suite.layer_checks(), **(models if args.all else dict(list(models.items())[::len(models) - 1]))}
-    if args.preset:
-        check_choice("preset", args.preset, presets)
-
-        def whole() -> Report:
-            with tqdm(unit=" forwards", leave=False, desc=args.preset) as bar:
-                return suite.check_config(presets[args.preset], tick=bar.update)
-
-        checks = {**(checks if args.all else {}), args.preset: whole}
-    worst, failed, width = 0.0, 0, max(len(name) for name in checks)
-    for name, check in checks.items():
-        report = check()
-        worst, failed = max(worst, report.error), failed + (not report)
-        print(f"{name:{width}}{report.error:8.0e}  {'ok' if report else 'FAILED'}", flush=True)
-        if not report or name == args.preset:
-            print(report)
-    print(f"{len(checks)} checked in {time.perf_counter() - began:.1f} s, the largest error is {worst:.0e}: "
-          + (f"{failed} failed" if failed else "all gradients are right"))
-    return 1 if failed else 0
-
-
-def model_file(run: Path) -> Path:
-    """Where the classifier of a run's folder is; or the file itself, where that was given."""
-    if run.suffix == ".npz":
-        return run
-    if (run / "config.json").exists() and not (run / "model.npz").exists():
-        raise UserError(f"{run} has no model.npz yet: no epoch is finished; go on with numpyvit train --resume {run}")
-    return run / "model.npz"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -244,9 +137,8 @@ def main(argv: list[str] | None = None) -> int:
         if argv and not argv[0].startswith("-"):
             check_choice("command", argv[0], COMMANDS)
         args = make_parser().parse_args(argv)
-        commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
-            "train": train, "evaluate": evaluate, "predict": predict, "info": info, "gradcheck": gradcheck}
-        return commands[args.command](args) or 0
+        from . import commands
+        return getattr(commands, args.command)(args) or 0
     except UserError as error:
         message = str(error)[:2000]
     except KeyboardInterrupt as stop:

@@ -4,20 +4,21 @@ The recipes were chosen on held-out parts of the training sets, never on a test 
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .data import Dataset
+from .data.by_name import is_own
 from .errors import UserError, check_choice
+from .schedules import SHAPES
 from .vit import ViTConfig, is_count, is_real, presets
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """lr is AdamW's highest rate, beta2 the decay of its second moment, average that of the average of the weights which is
-    evaluated and kept in place of the last ones (0: none); warmup in epochs, but at most a fifth of the run; clip: the
-    gradients' largest norm; smoothing of the labels; up to how many degrees, what share of their size and how many pixels
-    images are turned, scaled and shifted; flip: half of them. Raises UserError for values that make no sense."""
+    """OPTIONS says what each field means. Raises UserError for values that make no sense."""
 
     preset: str
     epochs: int
@@ -26,31 +27,66 @@ class Recipe:
     weight_decay: float = 0.05
     beta2: float = 0.999
     average: float = 0.0
+    schedule: str = "cosine"
     warmup: float = 1.0
     clip: float = 1.0
     smoothing: float = 0.0
     turn: float = 0.0
     scale: float = 0.0
+    shear: float = 0.0
     shift: float = 0.0
     flip: bool = False
+    randaugment: int = 0
+    magnitude: float = 9.0
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, presets)
+        check_choice("--schedule", self.schedule, SHAPES)
         for name in ("epochs", "batch_size"):
             if not is_count(getattr(self, name)):
                 raise UserError(f"{option(name)} is {getattr(self, name)!r}: it must be a whole number above 0")
-        for name, above in (("lr", True), ("clip", True), ("weight_decay", False), ("warmup", False), ("turn", False),
-                            ("scale", False), ("shift", False), ("smoothing", False), ("beta2", False),
-                            ("average", False)):
-            value = getattr(self, name)
-            if not is_real(value) or value < 0 or (above and value == 0) or value > 1e6:
+        for name, kind in Recipe.__annotations__.items():
+            value, above = getattr(self, name), name in ("lr", "clip")
+            if kind is float and (not is_real(value) or value < 0 or (above and value == 0) or value > 1e6):
                 least = "above 0" if above else "from 0"
                 raise UserError(f"{option(name)} is {value!r}: it must be a number {least} to 1e6")
-        if max(self.smoothing, self.scale, self.beta2, self.average) >= 1:
-            raise UserError("smoothing, scale, beta2 and average must be below 1")
+        for name in ("smoothing", "scale", "beta2", "average"):
+            if getattr(self, name) >= 1:
+                raise UserError(f"{option(name)} is {getattr(self, name)}: it must be below 1")
+        if self.erase > 1 or self.magnitude > 10:
+            raise UserError(f"--erase is {self.erase}, --magnitude {self.magnitude}: they go to 1, and to 10")
+        if not (self.randaugment == 0 or is_count(self.randaugment)):
+            raise UserError(f"--randaugment is {self.randaugment!r}: it must be a whole number, 0 or above")
         if not isinstance(self.flip, bool):
             raise UserError(f"flip is {self.flip!r}: it must be true or false")
 
+
+OPTIONS = {
+    "preset": "the model; `numpyvit info` lists them",
+    "epochs": "how often each image is seen",
+    "batch_size": "images in a step",
+    "lr": "AdamW's highest learning rate",
+    "weight_decay": "of the matrices",
+    "beta2": "decay of AdamW's second moment",
+    "average": "decay of the average of the weights that is evaluated and kept in place of the last ones; 0: none",
+    "schedule": "of the learning rate after its warm-up: cosine, linear or constant",
+    "warmup": "epochs, but at most a fifth of the run",
+    "clip": "the gradients' largest norm",
+    "smoothing": "this much of each target is spread over all classes",
+    "turn": "images by up to so many degrees",
+    "scale": "images by a factor of 1 - X to 1 + X",
+    "shear": "slant images by up to so many columns a row",
+    "shift": "images by up to so many pixels; black comes in",
+    "flip": "half of the images, left to right",
+    "randaugment": "operations on each image, of fourteen on its form and colours",
+    "magnitude": "of RandAugment, from 0 to 10",
+    "erase": "share of the images that get a rectangle of noise",
+    "mixup": "mix two images and their labels; X: both parameters of the Beta distribution of their shares",
+    "cutmix": "put a piece of one image into another; X as for mixup. With both, one of them in each batch",
+}
 
 recipes: dict[str, Recipe] = {
     "digits": Recipe("digits", epochs=80, lr=3e-3, warmup=5, turn=10, scale=0.1, shift=0.5),
@@ -58,6 +94,8 @@ recipes: dict[str, Recipe] = {
                     turn=10, scale=0.1, shift=1),
     "fashion-mnist": Recipe("fashion-mnist", epochs=12, shift=1, flip=True),
     "cifar10": Recipe("cifar10", epochs=6, shift=4, flip=True),
+    "cifar100": Recipe("cifar10", epochs=6, shift=4, flip=True),
+    "own": Recipe("photos", epochs=40, batch_size=64, lr=1e-3, warmup=4, turn=5, scale=0.1, shift=2),
 }
 
 
@@ -65,33 +103,45 @@ recipes: dict[str, Recipe] = {
 class TrainConfig:
     """Everything that decides the result of a run, but for the versions of the libraries."""
 
-    data: str
+    data: str                                         # a name, or the path of one's own images
     model: ViTConfig
     recipe: Recipe
     seed: int = 0
+    test: float = 0.2                                 # share of one's own images that is the test set, where there is none
     val: float = 0.0                                  # share of the training set that is held out to choose the best epoch
+    patience: int | None = None                       # stop after so many epochs without a better one by it
     micro_batch: int | None = None                    # None: micro_batch_size's
 
     def __post_init__(self) -> None:
+        if not isinstance(self.data, str):
+            raise UserError(f"data is {self.data!r}: it must be a name or a path")
         if not (self.seed == 0 or is_count(self.seed)):
             raise UserError(f"--seed is {self.seed!r}: it must be a whole number, 0 or above")
-        if not (is_real(self.val) and 0 <= self.val < 1):
-            raise UserError(f"--val is {self.val!r}: it must be a share of the training set, from 0 to below 1")
-        if not (self.micro_batch is None or is_count(self.micro_batch)):
-            raise UserError(f"--micro-batch is {self.micro_batch!r}: it must be a whole number above 0")
+        for name, value, least in (("test", self.test, 1e-9), ("val", self.val, 0)):
+            if not (is_real(value) and least <= value < 1):
+                raise UserError(f"--{name} is {value!r}: it must be a share of the images, from 0 to below 1")
+        for name, number in (("micro-batch", self.micro_batch), ("patience", self.patience)):
+            if not (number is None or is_count(number)):
+                raise UserError(f"--{name} is {number!r}: it must be a whole number above 0")
+        if self.patience and not self.val:
+            raise UserError("--patience wants --val: which share of the training set is to tell when it gets no better?")
 
     @classmethod
     def make(cls, name: str, train: Dataset, preset: str | None = None, **changes: Any) -> "TrainConfig":
         """The recipe of data set `name`, with the preset's model made to fit its images, and with `changes`, which are
         fields of Recipe or of TrainConfig; those that are None change nothing."""
-        check_choice("recipe", name, recipes)
+        own = is_own(name)
+        if not own:
+            check_choice("recipe", name, recipes)
         changes = {key: value for key, value in {**changes, "preset": preset}.items() if value is not None}
         ours = {f.name for f in dataclasses.fields(cls)}
-        recipe = dataclasses.replace(recipes[name], **{k: v for k, v in changes.items() if k not in ours})
+        recipe = dataclasses.replace(recipes["own" if own else name], **{k: v for k, v in changes.items() if k not in ours})
         H, W, C = train.images.shape[1:]
-        model = dataclasses.replace(presets[recipe.preset], image_size=H if H == W else (H, W), channels=C,
-                                    classes=len(train.classes))
-        return cls(name, model, recipe, **{k: v for k, v in changes.items() if k in ours})
+        model = presets[recipe.preset]
+        model = dataclasses.replace(model, image_size=H if H == W else (H, W), channels=C, classes=len(train.classes),
+                                    patch_size=fitting_patch(H, W) if own and not preset else model.patch_size)
+        return cls(str(Path(name).resolve()) if own else name, model, recipe,
+                   **{k: v for k, v in changes.items() if k in ours})
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -106,6 +156,12 @@ class TrainConfig:
             raise UserError(f"its settings cannot be used: {error}") from None
 
 
+def fitting_patch(H: int, W: int) -> int:
+    """The side of square patches that cut HxW into a number of them as near to 64 as can be."""
+    sides = [p for p in range(1, min(H, W) + 1) if H % p == W % p == 0]
+    return min(sides, key=lambda p: abs(math.log(H * W / p**2 / 64)))
+
+
 def option(name: str) -> str:
-    """How a field is called on the command line, where it is."""
-    return f"--{name.replace('_', '-')}" if name in ("epochs", "batch_size", "lr", "weight_decay") else name
+    """How a field is called on the command line."""
+    return f"--{name.replace('_', '-')}"

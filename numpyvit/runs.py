@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import CHECKPOINT, PREVIOUS, write_atomically
+from .checkpoint import CHECKPOINT, PREVIOUS
 from .data import Dataset
+from .disk import held, write_atomically
 from .errors import UserError
 from .recipes import TrainConfig
 
@@ -28,13 +30,13 @@ def make_folder(folder: Path, config: TrainConfig, data_md5: str) -> None:
     """Write config.json and an empty metrics.jsonl. Raises UserError where the folder holds a run, or is none."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: --out wants a folder")
-    held = [name for name in (CONFIG, METRICS, CHECKPOINT, PREVIOUS, MODEL) if (folder / name).exists()]
-    if held:
-        raise UserError(f"{folder} holds a run already ({held[0]}): go on with it by --resume, or choose another --out")
+    found = [name for name in (CONFIG, METRICS, CHECKPOINT, PREVIOUS, MODEL) if (folder / name).exists()]
+    if found:
+        raise UserError(f"{folder} holds a run already ({found[0]}): go on with it by --resume, or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**config.to_dict(), "data_md5": data_md5, "versions": versions()}, indent=1) + "\n"
+    write_atomically(folder / CONFIG, lambda f: f.write(text.encode()))  # first: without it nothing can go on
     write_atomically(folder / METRICS, lambda f: f.write(b""))
-    write_atomically(folder / CONFIG, lambda f: f.write(text.encode()))
 
 
 def read_config(folder: Path) -> tuple[TrainConfig, str, dict[str, str]]:
@@ -54,10 +56,12 @@ def read_config(folder: Path) -> tuple[TrainConfig, str, dict[str, str]]:
 
 
 def add_row(folder: Path, row: dict[str, Any]) -> None:
-    """Append a row to metrics.jsonl."""
+    """Append a row to metrics.jsonl, and bring it to the disk."""
     try:
         with open(folder / METRICS, "a") as f:
             f.write(json.dumps(row, allow_nan=False) + "\n")
+            f.flush()
+            os.fsync(f.fileno())
     except OSError as error:
         raise UserError(f"{folder / METRICS} could not be written ({error.strerror}): make room, then go on with "
                         f"--resume {folder}") from None
@@ -65,8 +69,7 @@ def add_row(folder: Path, row: dict[str, Any]) -> None:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, but for a last one that a kill left unfinished. Raises UserError for other damage."""
-    path, rows = folder / METRICS, []
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    path, rows, lines = folder / METRICS, [], metrics_lines(folder)
     for i, line in enumerate(lines):
         try:
             row = json.loads(line)
@@ -79,15 +82,34 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def take_back_rows(folder: Path, step: int, epoch_steps: int) -> None:
-    """Drop the rows of metrics.jsonl after `step`. Raises UserError where one before it is missing."""
+def best_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row of the epoch that model.npz is of: the best by validation, or the last."""
+    if "val_accuracy" not in rows[-1]:
+        return rows[-1]
+    return max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))    # the first of equals
+
+
+def take_back_rows(folder: Path, epochs: int, sha256: str | None) -> None:
+    """Keep the first rows of metrics.jsonl, and drop what came after the checkpoint. Raises UserError where some are
+    missing, or are not those of this checksum."""
     rows = read_metrics(folder)
-    kept = [row for row in rows if row["step"] <= step]
-    if len(kept) != step // epoch_steps:
-        raise UserError(f"{folder / METRICS} has {len(kept)} rows up to step {step}, wanted {step // epoch_steps}: "
-                        "rows are missing; restore the file")
-    text = "".join(json.dumps(row) + "\n" for row in kept)
-    write_atomically(folder / METRICS, lambda f: f.write(text.encode()))
+    if len(rows) < epochs:
+        raise UserError(f"{folder / METRICS} has {len(rows)} rows, wanted {epochs}: rows are missing; restore the file")
+    text = b"".join(metrics_lines(folder)[:epochs])
+    if sha256 not in (None, hashlib.sha256(text).hexdigest()):
+        raise UserError(f"{folder / METRICS} is damaged: its rows are not those that were written; restore the file")
+    write_atomically(folder / METRICS, lambda f: f.write(text))
+
+
+def metrics_sha256(folder: Path) -> str:
+    """Of the rows so far."""
+    return hashlib.sha256(b"".join(metrics_lines(folder))).hexdigest()
+
+
+def metrics_lines(folder: Path) -> list[bytes]:
+    """None where the file is not there yet."""
+    path = folder / METRICS
+    return path.read_bytes().splitlines(keepends=True) if path.exists() else []
 
 
 def data_md5(*parts: Dataset) -> str:
@@ -101,15 +123,7 @@ def data_md5(*parts: Dataset) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process from training the same run, where the system has such locks. Dying gives it back."""
-    try:
-        import fcntl
-    except ImportError:                                                  # Windows
-        yield
-        return
-    with open(folder / CONFIG) as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder} is being trained by another process: wait for it, or stop it") from None
+    """Keep a second process from training the same run."""
+    with (open(folder / CONFIG) as f,
+          held(f, f"{folder} is being trained by another process: wait for it, or stop it")):
         yield

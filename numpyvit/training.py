@@ -1,7 +1,6 @@
 """The training loop: from a TrainConfig to a folder with a trained model, stoppable and resumable at any step."""
 
 import dataclasses
-import json
 import math
 import signal
 import sys
@@ -24,9 +23,11 @@ from .losses import accuracy, cross_entropy, cross_entropy_forward
 from .optim import AdamW
 from .parallel import Workers, ahead, micro_batch_size
 from .recipes import Recipe, TrainConfig
-from .runs import MODEL, add_row, data_md5, locked, make_folder, read_config, take_back_rows, versions
-from .schedules import warmup_cosine
+from .runs import MODEL, add_row, data_md5, locked, make_folder, metrics_sha256, read_config, take_back_rows, versions
+from .schedules import schedule
 from .vit import ViT
+
+SAVE_EVERY = 60.0    # seconds, within an epoch; or as long as it takes for saving to cost less than 2 %
 
 
 class Run:
@@ -46,11 +47,12 @@ class Run:
         self.kept = self.optimizer.average            # the weights to evaluate and to keep
         self.epoch_steps = datasets.steps_per_epoch(len(self.train_set), r.batch_size)
         self.steps = r.epochs * self.epoch_steps
-        self.rate = warmup_cosine(r.lr, min(round(r.warmup * self.epoch_steps), self.steps // 5), self.steps)
-        self.augment = augmentation(r)
+        self.rate = schedule(r.schedule, r.lr, min(round(r.warmup * self.epoch_steps), self.steps // 5), self.steps)
         self.step, self.loss_sum, self.train_seconds, self.seconds = 0, 0.0, 0.0, 0.0
         self.saved_step = 0                           # of the newest checkpoint
         self.best: tuple[float, float] | None = None  # validation accuracy, minus validation loss
+        self.stale = 0                                # epochs since the best
+        self.metrics: str | None = None               # checksum of the rows when the checkpoint was made
 
     @classmethod
     def start(cls, config: TrainConfig, folder: Path, train: Dataset, test: Dataset) -> "Run":
@@ -76,13 +78,13 @@ class Run:
         with locked(folder):
             if (folder / CHECKPOINT).exists() or (folder / PREVIOUS).exists():
                 run.load(*load_checkpoint(folder, say))
-            take_back_rows(folder, run.step, run.epoch_steps)            # no checkpoint: killed at once, start at step 0
+            take_back_rows(folder, run.step // run.epoch_steps, run.metrics)     # no checkpoint: killed at once, so step 0
         return run
 
     def load(self, note: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Take up the state of a checkpoint. Raises UserError for one of another run."""
         try:
-            mine, theirs = flat(json.loads(json.dumps(self.config.to_dict()))), flat(note["config"])
+            mine, theirs = flat(self.config), flat(TrainConfig.from_dict(note["config"]))
             differs = [key for key in mine if theirs[key] != mine[key]]
             weights, step = arrays["weights"], note["step"]
             if differs:
@@ -98,6 +100,7 @@ class Run:
             self.loss_sum, self.train_seconds = float(note["loss_sum"]), float(note["train_seconds"])
             self.seconds, best = float(note["seconds"]), note["best"]
             self.best = None if best is None else (float(best[0]), float(best[1]))
+            self.stale, self.metrics = int(note.get("stale", 0)), note.get("metrics")    # version 0.2.0 had neither
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise UserError(f"the checkpoint in {self.folder} does not belong to its config.json: {error}") from None
         self.params.flat[...] = weights
@@ -119,8 +122,9 @@ class Run:
               tqdm(total=self.steps, initial=self.step, unit="step", disable=hidden, leave=False) as shown):
             began = mark = time.perf_counter()
             seconds_before = self.seconds
-            batches = datasets.batches(self.train_set, r.batch_size, r.epochs, c.seed, self.augment, self.step)
-            for images, labels in ahead(batches):
+            saved, save_seconds = began, 0.0
+            batches = datasets.batches(self.train_set, r.batch_size, r.epochs, c.seed, augmentation(r), mixing(r), self.step)
+            for images, labels in ahead(batches) if not self.finished else ():
                 loss, grads = threads.loss_and_grad(self.params, images, labels, self.step)
                 self.check_finite(loss, "loss")
                 norm = self.optimizer.step(self.params, grads, self.rate(self.step), r.clip)
@@ -135,10 +139,22 @@ class Run:
                     line = self.end_epoch(threads, lambda: seconds_before + time.perf_counter() - began)
                     with tqdm.external_write_mode():                     # else the bar and the line mix
                         say(line)
-                if stop.is_set():
+                    saved = time.perf_counter()
+                    if self.finished:
+                        break
+                stopping = stop.is_set()
+                if (stopping and self.saved_step < self.step) or now - saved > max(SAVE_EVERY, 50 * save_seconds):
                     self.save()
+                    saved = time.perf_counter()
+                    save_seconds = saved - now
+                if stopping:
                     raise KeyboardInterrupt
                 mark = time.perf_counter()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done, or --patience at its end."""
+        return self.step == self.steps or bool(self.config.patience and self.stale >= self.config.patience)
 
     def end_epoch(self, threads: Workers, seconds: Callable[[], float]) -> str:
         """Evaluate, add a row to the metrics, save. In this order: a row that was written before a kill and is not in
@@ -150,7 +166,7 @@ class Run:
             row["val_loss"], row["val_accuracy"] = evaluate(threads, self.kept, self.val_set)
             score = (row["val_accuracy"], -row["val_loss"])
             better = self.best is None or score > self.best
-            self.best = score if better else self.best
+            self.best, self.stale = (score, 0) if better else (self.best, self.stale + 1)
         row["test_loss"], row["test_accuracy"] = evaluate(threads, self.kept, self.test)
         row["lr"] = self.rate(self.step - 1)
         row["images_per_second"] = n / self.train_seconds if self.train_seconds else 0.0
@@ -178,7 +194,8 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint: all that resume needs."""
         note = {"config": self.config.to_dict(), "step": self.step, "loss_sum": self.loss_sum,
-                "train_seconds": self.train_seconds, "seconds": self.seconds, "best": self.best}
+                "train_seconds": self.train_seconds, "seconds": self.seconds, "best": self.best, "stale": self.stale,
+                "metrics": metrics_sha256(self.folder)}
         save_checkpoint(self.folder, note, {"weights": self.params.flat, **self.optimizer.state()})
         self.saved_step = self.step
 
@@ -186,11 +203,21 @@ class Run:
 def augmentation(r: Recipe) -> datasets.Augment | None:
     """What the recipe does to the training images."""
     steps = [datasets.flip()] if r.flip else []
-    if r.turn or r.scale or r.shift % 1:
-        steps.append(datasets.affine(r.turn, r.scale, r.shift))
+    if r.turn or r.scale or r.shear or r.shift % 1:
+        steps.append(datasets.affine(r.turn, r.scale, r.shift, r.shear))
     elif r.shift:
         steps.append(datasets.shift(int(r.shift)))
+    if r.randaugment:
+        steps.append(datasets.randaugment(r.randaugment, r.magnitude))
+    if r.erase:
+        steps.append(datasets.erase(r.erase))
     return datasets.compose(*steps) if steps else None
+
+
+def mixing(r: Recipe) -> datasets.Mix | None:
+    """How the recipe mixes images and labels."""
+    mixes = [kind(alpha) for kind, alpha in ((datasets.mixup, r.mixup), (datasets.cutmix, r.cutmix)) if alpha]
+    return datasets.one_of(*mixes) if mixes else None
 
 
 def evaluate(threads: Workers, params: Any, data: Dataset) -> tuple[float, float]:
@@ -199,9 +226,10 @@ def evaluate(threads: Workers, params: Any, data: Dataset) -> tuple[float, float
     return float(cross_entropy_forward(logits, data.labels)[0]), accuracy(logits, data.labels)
 
 
-def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """A TrainConfig's fields with those of its model and recipe beside them."""
-    return {**config, **config["model"], **config["recipe"], "model": None, "recipe": None}
+def flat(config: TrainConfig) -> dict[str, Any]:
+    """Its fields, with those of its model and recipe beside them."""
+    fields = config.to_dict()
+    return {**fields.pop("model"), **fields.pop("recipe"), **fields}
 
 
 @contextmanager

@@ -221,5 +221,6 @@ presets: dict[str, ViTConfig] = {
     "mnist": ViTConfig(28, 7, 1, 10, width=64, depth=3, heads=4, mlp_width=128),
     "fashion-mnist": ViTConfig(28, 7, 1, 10, width=64, depth=4, heads=4, mlp_width=128),
     "cifar10": ViTConfig(32, 4, 3, 10, width=128, depth=6, heads=4, mlp_width=256),
+    "photos": ViTConfig(64, 8, 3, 10, width=128, depth=6, heads=4, mlp_width=256),
     **paper_presets(),
 }

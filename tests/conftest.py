@@ -1,6 +1,24 @@
 """Hypothesis draws seeds and shapes; the time of an example says nothing here, so there is no deadline."""
 
+import socket
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("numpyvit", deadline=None, max_examples=25)
 settings.load_profile("numpyvit")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """No name but this machine's is looked up."""
+    look_up = socket.getaddrinfo
+
+    def local(host, *args, **options):
+        if host not in ("127.0.0.1", "localhost"):
+            raise socket.gaierror(socket.EAI_NONAME, "there is no network in tests")
+        return look_up(host, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", local)
+        yield

@@ -103,12 +103,12 @@ def test_what_is_not_ours_is_refused(tmp_path, whole):
         load_npz(tmp_path, "kind")
     for name, content in {"text": b"hello", "empty": b"", "json": json.dumps(NOTE).encode()}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match="damaged, or not a file that numpyvit saved"):
+        with pytest.raises(UserError, match="damaged, or not a"):
             load_npz(tmp_path / name, "kind")
     np.save(tmp_path / "plain.npy", np.zeros(3))
     np.savez(tmp_path / "foreign.npz", w=np.zeros(3))
     for name in ("plain.npy", "foreign.npz"):
-        with pytest.raises(UserError, match="damaged, or not a file that numpyvit saved"):
+        with pytest.raises(UserError, match="damaged, or not a"):
             load_npz(tmp_path / name, "kind")
 
 
@@ -118,7 +118,7 @@ def test_a_pickle_inside_is_not_opened(tmp_path):
             return os.mkdir, (str(tmp_path / "exploded"),)
 
     np.savez(tmp_path / "bomb.npz", note=np.array([Bomb()], dtype=object))
-    with pytest.raises(UserError, match="damaged, or not a file"):
+    with pytest.raises(UserError, match="unpickling can run code"):
         load_npz(tmp_path / "bomb.npz", "kind")
     assert not (tmp_path / "exploded").exists()
 

@@ -1,16 +1,18 @@
+import math
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numpyvit import warmup_cosine
+from numpyvit import schedule, warmup_cosine
 
 
-@given(st.floats(1e-5, 1), st.integers(0, 20), st.integers(1, 100), st.floats(0, 1e-5))
-def test_up_then_down(peak, warmup, more, final):
+@given(st.sampled_from(["cosine", "linear"]), st.floats(1e-5, 1), st.integers(0, 20), st.integers(1, 100),
+       st.floats(0, 1e-5))
+def test_up_then_down(shape, peak, warmup, more, final):
     steps = warmup + more
-    rate = warmup_cosine(peak, warmup, steps, final)
+    rate = schedule(shape, peak, warmup, steps, final)
     rates = [rate(step) for step in range(steps)]
     assert all(0 < r <= peak * (1 + 1e-12) for r in rates)
     assert all(a < b for a, b in pairwise(rates[:warmup]))
@@ -18,3 +20,18 @@ def test_up_then_down(peak, warmup, more, final):
     assert all(a >= b for a, b in pairwise(rates[warmup:]))
     assert rate(steps) == rate(10 * steps) == pytest.approx(final, abs=1e-12)
     assert rate(warmup + more / 2) == pytest.approx((peak + final) / 2)
+
+
+@given(st.integers(0, 20), st.integers(1, 100))
+def test_linear_and_constant(warmup, more):
+    steps = warmup + more
+    linear, constant = (schedule(shape, 0.5, warmup, steps) for shape in ("linear", "constant"))
+    assert [linear(warmup + i) for i in range(more)] == pytest.approx([0.5 * (1 - i / more) for i in range(more)])
+    assert {constant(step) for step in range(warmup, 2 * steps)} == {0.5}
+    assert [constant(step) for step in range(warmup)] == [linear(step) for step in range(warmup)]
+
+
+def test_the_usual_one():
+    usual, cosine = warmup_cosine(0.1, 3, 10, 0.01), schedule("cosine", 0.1, 3, 10, 0.01)
+    assert [usual(i) for i in range(12)] == [cosine(i) for i in range(12)]
+    assert usual(5) == pytest.approx(0.01 + 0.09 * 0.5 * (1 + math.cos(math.pi * 2 / 7)))

@@ -336,7 +336,9 @@ sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / 'run')!r}, "--
 @pytest.mark.parametrize(("changes", "message"), [
     ({"epochs": 0}, "--epochs is 0"), ({"batch_size": -3}, "--batch-size is -3"), ({"lr": float("nan")}, "--lr is nan"),
     ({"lr": 1e30}, "--lr is 1e"), ({"weight_decay": float("inf")}, "--weight-decay is inf"), ({"smoothing": 1.0}, "below 1"),
-    ({"beta2": 1.0}, "beta2 and average must be below 1"),
+    ({"schedule": "steps"}, "--schedule .steps. is unknown"), ({"magnitude": 11.0}, "--magnitude 11.0: they go"),
+    ({"patience": 3}, "--patience wants --val"), ({"test": 0.0}, "--test is 0.0"),
+    ({"beta2": 1.0}, "--beta2 is 1.0: it must be below 1"),
     ({"lr": 0.0}, "--lr is 0"), ({"weight_decay": -1.0}, "--weight-decay is -1"), ({"seed": -1}, "--seed is -1"),
     ({"val": 1.0}, "--val is 1.0"), ({"micro_batch": 0}, "--micro-batch is 0"),
     ({"preset": "mnits"}, "did you mean 'mnist'"), ({"preset": "ViT-Ti/16"}, "8x8 cannot be cut into patches of 16x16"),

@@ -1,9 +1,15 @@
 """Data sets, augmentation, batches."""
 
-from .augment import Augment, affine, compose, flip, shift
+from .augment import Augment, affine, compose, erase, flip, shift
 from .batches import batches, steps_per_epoch
-from .dataset import Dataset, hold_out, normalise
-from .files import cifar10, digits, fashion_mnist, load, mnist, names
+from .by_name import load
+from .dataset import Dataset, hold_out, make_dataset, normalise
+from .files import cifar10, cifar100, digits, download, fashion_mnist, mnist, names
+from .image import read_picture
+from .mix import Mix, cutmix, mixup, one_of
+from .own import folder, npz
+from .rand_augment import randaugment
 
-__all__ = ["Augment", "Dataset", "affine", "batches", "cifar10", "compose", "digits", "fashion_mnist", "flip", "hold_out",
-           "load", "mnist", "names", "normalise", "shift", "steps_per_epoch"]
+__all__ = ["Augment", "Dataset", "Mix", "affine", "batches", "cifar10", "cifar100", "compose", "cutmix", "digits",
+           "download", "erase", "fashion_mnist", "flip", "folder", "hold_out", "load", "make_dataset", "mixup", "mnist",
+           "names", "normalise", "npz", "one_of", "randaugment", "read_picture", "shift", "steps_per_epoch"]

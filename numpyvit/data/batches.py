@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..params import AUGMENT, ORDER
 from .augment import Augment
 from .dataset import Dataset, normalise
+from .mix import Mix
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -18,11 +19,12 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 
 def batches(data: Dataset, batch_size: int, epochs: int = 1, seed: int = 0, augment: Augment | None = None,
-            start_step: int = 0, dtype: Any = np.float32) -> Iterator[tuple[Array, Array]]:
-    """Yield (images (B, H, W, C) normalised, labels (B,)), each epoch in a new order, from step `start_step` on.
+            mix: Mix | None = None, start_step: int = 0, dtype: Any = np.float32) -> Iterator[tuple[Array, Array]]:
+    """Yield (images (B, H, W, C) normalised, labels (B,), or targets (B, K) where they are mixed), each epoch in a new
+    order, from step `start_step` on.
 
-    The order is drawn from (seed, epoch), the augmentation from (seed, step): batch number `step` is the same however
-    one got there.
+    The order is drawn from (seed, epoch), augmentation and mixing from (seed, step): batch number `step` is the same
+    however one got there.
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}: it must be 1 or more")
@@ -33,7 +35,10 @@ def batches(data: Dataset, batch_size: int, epochs: int = 1, seed: int = 0, augm
         if i == 0 or step == start_step:
             order = np.random.default_rng((seed, ORDER, epoch)).permutation(len(data))
         index = order[i * batch_size:(i + 1) * batch_size]
-        images = data.images[index]
+        images, labels = data.images[index], data.labels[index]
+        rng = np.random.default_rng((seed, AUGMENT, step))
         if augment:
-            images = augment(images, np.random.default_rng((seed, AUGMENT, step)))
-        yield normalise(images, data.mean, data.std, dtype), data.labels[index]
+            images = augment(images, rng)
+        if mix:
+            images, labels = mix(images, np.eye(len(data.classes), dtype=np.float32)[labels], rng)
+        yield normalise(images, data.mean, data.std, dtype), labels

@@ -29,14 +29,40 @@ class Dataset:
         return replace(self, images=self.images[index], labels=self.labels[index])
 
 
-def make_dataset(name: str, images: Array, labels: Array, classes: tuple[str, ...]) -> Dataset:
-    """A training set: checks that images and labels fit each other, and computes mean and std."""
-    if len(images) != len(labels):
-        raise UserError(f"{name}: {len(images)} images but {len(labels)} labels: these files do not belong together")
+def make_dataset(name: str, images: Array, labels: Array, classes: tuple[str, ...] | None = None,
+                 like: Dataset | None = None) -> Dataset:
+    """Your arrays as a Dataset: images (n, H, W) or (n, H, W, C) uint8, labels (n,) whole numbers from 0, classes: their
+    names (by default the numbers). mean and std are computed, or, for a test set, taken from `like`, the training set, which
+    then also tells the classes. Raises UserError for arrays that do not fit each other, or `like`.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8:
+        hint = "np.round(255 * images).astype(np.uint8), if they go from 0 to 1" if images.dtype.kind == "f" else "as uint8"
+        raise UserError(f"{name}: images are {images.dtype}, wanted uint8, 0 to 255: {hint}")
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise UserError(f"{name}: images have shape {images.shape}, wanted (n, H, W) or (n, H, W, C)")
+    if images.shape[1] <= 4 < min(images.shape[2:]):
+        raise UserError(f"{name}: images have shape {images.shape} and look channels-first: images.transpose(0, 2, 3, 1)")
     if len(images) == 0:
         raise UserError(f"{name}: no images")
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels       # as Keras has CIFAR's
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError(f"{name}: labels are {labels.dtype} of shape {labels.shape}, wanted whole numbers, (n,)")
+    if len(images) != len(labels):
+        raise UserError(f"{name}: {len(images)} images but {len(labels)} labels: these files do not belong together")
+    classes = like.classes if like else tuple(str(k) for k in range(int(labels.max()) + 1)) if classes is None else classes
     if labels.min() < 0 or labels.max() >= len(classes):
         raise UserError(f"{name}: labels go from {labels.min()} to {labels.max()}, wanted 0 to {len(classes) - 1}")
+    if like and images.shape[1:] != like.images.shape[1:]:
+        raise UserError(f"{name}: test images are {images.shape[1:]}, the training images {like.images.shape[1:]}: make "
+                        "them alike")
+    mean, std = (like.mean, like.std) if like else moments(images)
+    return Dataset(name, images, labels.astype(np.int64), mean, std, classes)
+
+
+def moments(images: Array) -> tuple[Array, Array]:
+    """images (n, H, W, C) uint8  ->  mean and deviation (C,) over all of their pixels, with 255 as 1."""
     counts = np.zeros((images.shape[-1], 256))
     for start in range(0, len(images), 4096):                            # bincount makes 8 bytes of each pixel
         for c, channel in enumerate(counts):
@@ -44,7 +70,7 @@ def make_dataset(name: str, images: Array, labels: Array, classes: tuple[str, ..
     p, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
     mean = p @ value
     std = np.sqrt(np.maximum(p @ value**2 - mean**2, 0))
-    return Dataset(name, images, labels.astype(np.int64), mean, np.maximum(std, 1 / 255), classes)
+    return mean, np.maximum(std, 1 / 255)
 
 
 def normalise(images: Array, mean: Array, std: Array, dtype: Any = np.float32) -> Array:

@@ -1,157 +1,169 @@
-"""The data sets that ship or that lie in their canonical files in DIR/NAME. Nothing here opens a pickle."""
+"""Reading the known data sets: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100. Only bytes whose checksum is right are ever
+looked into, archives are not unpacked to the disk, and no pickle is opened."""
 
 import gzip
 import hashlib
-import struct
+import tarfile
 import zlib
-from collections.abc import Callable
-from importlib.resources import files
-from pathlib import Path
+from importlib.resources import as_file, files
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
 from ..backend import Array
+from ..disk import read_arrays, reason
 from ..errors import UserError, check_choice
 from .dataset import Dataset, hold_out, make_dataset
+from .fetch import digest, fetch
+from .known import DIGITS, IDX_FILES, KNOWN, data_folder
 
-DIGITS = tuple("0123456789")
-FASHION = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-CIFAR10_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
-
-# MD5 of the uncompressed files: how we tell the sets apart, and damaged files from whole ones.
-MD5 = {
-    "mnist": dict(zip(IDX_FILES, (
-        "6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
-        "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"), strict=True)),
-    "fashion-mnist": dict(zip(IDX_FILES, (
-        "f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
-        "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"), strict=True)),
-    "cifar10": dict(zip(CIFAR10_FILES, (
-        "5dd7e06a14cb22eb9f671a540d1b7c25", "5ea93a67294ea407fff1d09f752e9692", "942cd6a4bcdd0dd3c604fbe906cb4421",
-        "ae636b3ba5c66a11e91e8cb52e771fcb", "53f37980c15c3d472c316c40844f3f0d", "803d5f7f4d78ea53de84dbe85f74fb6d"),
-        strict=True)),
-}
-
-
-def load(name: str, data_dir: str | Path | None = None) -> tuple[Dataset, Dataset]:
-    """(training set, test set) by name; all but the digits need DIR, which holds their files in DIR/NAME."""
-    check_choice("data set", name, names)
-    if name == "digits":
-        return digits()
-    if data_dir is None:
-        raise UserError(f"{name} does not ship with the package: give --data-dir DIR, with its files in DIR/{name}")
-    return LOADERS[name](data_dir)
+names = ("digits", *KNOWN)
+BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError)      # what damaged archives raise
 
 
 def digits() -> tuple[Dataset, Dataset]:
     """1,797 real handwritten digits of 8x8 pixels, which ship with the package (credits in digits.md beside them),
     split 80/20 by class with a fixed seed."""
-    with np.load(str(files(__package__) / "digits.npz"), allow_pickle=False) as f:
-        everything = make_dataset("digits", f["images"], f["labels"], DIGITS)
+    with as_file(files(__package__) / "digits.npz") as path:
+        arrays = read_arrays(path)
+    everything = make_dataset("digits", arrays["images"], arrays["labels"], DIGITS)
     train, test = hold_out(everything, 0.2, seed=0)
     train = make_dataset("digits", train.images, train.labels, DIGITS)   # mean and std of these alone
-    return train, Dataset("digits", test.images, test.labels, train.mean, train.std, DIGITS)
+    return train, make_dataset("digits", test.images, test.labels, DIGITS, like=train)
 
 
-def mnist(data_dir: str | Path) -> tuple[Dataset, Dataset]:
-    """MNIST (LeCun et al., 1998) from its four IDX files, gzipped or not, in data_dir/mnist: (60,000, 10,000)."""
-    return idx_set("mnist", Path(data_dir), DIGITS)
+def mnist(data_dir: str | Path | None = None, bar: bool = True) -> tuple[Dataset, Dataset]:
+    """MNIST (LeCun et al., 1998): 60,000 training and 10,000 test images of 28x28x1."""
+    return idx_set("mnist", data_dir, bar)
 
 
-def fashion_mnist(data_dir: str | Path) -> tuple[Dataset, Dataset]:
-    """Fashion-MNIST (Xiao et al., 2017), in data_dir/fashion-mnist, in files of the same names as MNIST's."""
-    return idx_set("fashion-mnist", Path(data_dir), FASHION)
+def fashion_mnist(data_dir: str | Path | None = None, bar: bool = True) -> tuple[Dataset, Dataset]:
+    """Fashion-MNIST (Xiao et al., 2017): the same numbers and sizes as MNIST's, in files of the same names."""
+    return idx_set("fashion-mnist", data_dir, bar)
 
 
-def cifar10(data_dir: str | Path) -> tuple[Dataset, Dataset]:
-    """CIFAR-10 (Krizhevsky, 2009), the binary version, in data_dir/cifar10 or cifar-10-batches-bin in it."""
-    folder = Path(data_dir) / "cifar10"
-    for sub in ("cifar-10-batches-bin", "cifar-10-batches-py"):
-        if (folder / sub).is_dir():
-            folder = folder / sub
-            break
-    if (folder / "data_batch_1").exists() and not (folder / "data_batch_1.bin").exists():
-        raise UserError(f"{folder} holds CIFAR-10's pickled Python batches, and a pickle can run code: "
-                        "get the binary version, cifar-10-binary.tar.gz, and unpack it there")
-    parts = [read_cifar(folder / name) for name in CIFAR10_FILES]
-    images, labels = (np.concatenate(a) for a in zip(*parts[:5], strict=True))
-    train = make_dataset("cifar10", images, labels, CIFAR10)
-    return train, Dataset("cifar10", *parts[5], train.mean, train.std, CIFAR10)
+def cifar10(data_dir: str | Path | None = None, bar: bool = True) -> tuple[Dataset, Dataset]:
+    """CIFAR-10 (Krizhevsky, 2009): 50,000 training and 10,000 test images of 32x32x3."""
+    return cifar_set("cifar10", data_dir, bar, test="test_batch.bin", labels=1)
 
 
-LOADERS: dict[str, Callable[[str | Path], tuple[Dataset, Dataset]]] = {
-    "mnist": mnist, "fashion-mnist": fashion_mnist, "cifar10": cifar10}
-names = ("digits", *LOADERS)
+def cifar100(data_dir: str | Path | None = None, bar: bool = True) -> tuple[Dataset, Dataset]:
+    """CIFAR-100 (Krizhevsky, 2009): as CIFAR-10, in 100 classes (the fine labels)."""
+    return cifar_set("cifar100", data_dir, bar, test="test.bin", labels=2)
 
 
-def idx_set(name: str, data_dir: Path, classes: tuple[str, ...]) -> tuple[Dataset, Dataset]:
-    arrays = [read_idx(name, data_dir / name, file) for file in IDX_FILES]
-    train = make_dataset(name, arrays[0][..., None], arrays[1], classes)
-    return train, Dataset(name, arrays[2][..., None], arrays[3].astype(np.int64), train.mean, train.std, classes)
+LOADERS = {"mnist": mnist, "fashion-mnist": fashion_mnist, "cifar10": cifar10, "cifar100": cifar100}
 
 
-def read_idx(name: str, folder: Path, file: str) -> Array:
-    """One IDX file of uint8, gzipped or not: images (n, H, W), or labels (n,), as its name says. It begins with 0, 0, 8
-    (for uint8), the number of axes, and their lengths, big-endian."""
-    path = next((p for p in (folder / f"{file}.gz", folder / file) if p.is_file()), None)
-    if path is None:
-        raise UserError(f"{folder / file}(.gz) is missing: put the four files {', '.join(IDX_FILES)} (gzipped or not) "
-                        f"into {folder}")
-    data = read(path)
-    ndim, wanted = (3, "images") if "images" in file else (1, "labels")
-    found = {b"\0\0\x08\3": "images", b"\0\0\x08\1": "labels"}.get(data[:4])
-    if found is None:
-        raise UserError(f"{path} is not an IDX file of {wanted}: it begins with {data[:4].hex() or 'nothing'}, "
-                        f"wanted {bytes((0, 0, 8, ndim)).hex()}; get it again")
-    if found != wanted:
-        raise UserError(f"{path} holds {found} where {wanted} are wanted: are the files swapped?")
-    start = 4 + 4 * ndim
-    shape = struct.unpack(f">{ndim}I", data[4:start]) if len(data) >= start else None
-    size = None if shape is None else start + int(np.prod(shape, dtype=object))
-    if size != len(data):
-        raise UserError(f"{path} has {len(data):,} bytes where its header promises "
-                        f"{'more' if size is None else f'{size:,}'}: it is damaged, get it again")
-    check_md5(name, path, MD5[name][file], data)
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+def idx_set(name: str, data_dir: str | Path | None, bar: bool) -> tuple[Dataset, Dataset]:
+    """IDX files begin with 0, 0, 8 (for uint8), the number of axes, and the axes' lengths, big-endian, in 4 bytes each."""
+    found = content(name, data_dir, bar)
+    arrays = [np.frombuffer(found[file], np.uint8, offset=16 if "images" in file else 8) for file in IDX_FILES]
+    classes = KNOWN[name].classes
+    train = make_dataset(name, arrays[0].reshape(-1, 28, 28), arrays[1], classes)
+    return train, make_dataset(name, arrays[2].reshape(-1, 28, 28), arrays[3], classes, like=train)
 
 
-def read_cifar(path: Path) -> tuple[Array, Array]:
-    """One binary batch of 10,000 records: a byte of label, then 3 x 32 x 32 of pixels  ->  (n, 32, 32, 3), (n,)."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: put {', '.join(CIFAR10_FILES)}, from cifar-10-binary.tar.gz, into "
-                        f"{path.parent}")
-    data = read(path)
-    if len(data) != 10000 * 3073:
-        raise UserError(f"{path} has {len(data):,} bytes, wanted 30,730,000: it is damaged or another file, get it again")
-    check_md5("cifar10", path, MD5["cifar10"][path.name], data)
-    records = np.frombuffer(data, np.uint8).reshape(-1, 3073)
-    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images), records[:, 0].astype(np.int64)
+def cifar_set(name: str, data_dir: str | Path | None, bar: bool, test: str, labels: int) -> tuple[Dataset, Dataset]:
+    """Records of some bytes of labels, the last of which is ours, and 3 x 32 x 32 of pixels; no header."""
+    found, classes = content(name, data_dir, bar), KNOWN[name].classes
+
+    def read(wanted: list[str]) -> tuple[Array, Array]:
+        records = np.concatenate([np.frombuffer(found.pop(file), np.uint8).reshape(-1, labels + 3072) for file in wanted])
+        images = records[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(images), records[:, labels - 1]
+
+    test_images, test_labels = read([test])
+    train = make_dataset(name, *read(list(found)), classes)
+    return train, make_dataset(name, test_images, test_labels, classes, like=train)
 
 
-def read(path: Path) -> bytes:
-    """The file's bytes, unpacked if it is gzipped."""
-    try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as f:
-                return f.read()
-        return path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be unpacked ({error}): it is damaged, get it again") from None
+def download(name: str, data_dir: str | Path | None = None, bar: bool = True) -> Path:
+    """Fetch what is not there yet of a known data set; returns its folder. Raises UserError where that does not succeed,
+    saying which files may be put there by hand."""
+    check_choice("data set", name, KNOWN)
+    known, folder = KNOWN[name], data_folder(data_dir) / name
+    if data_dir and not Path(data_dir).is_dir():
+        raise UserError(f"{data_dir} is not a folder that exists: make it, or leave out --data-dir")
+    if all(find(name, folder, file) for file in known.content):
+        return folder
+    if known.folder and any(folder.rglob("data_batch_1")):
+        raise UserError(f"{folder} holds CIFAR's pickled Python batches, and a pickle can run code: get the binary "
+                        f"version, {next(iter(known.remote))}, and put it there as it is")
+    for file, (size, sha256) in known.remote.items():
+        if not (folder / file).is_file() and not (file.endswith(".gz") and (folder / file[:-3]).is_file()):
+            try:
+                fetch([host + file for host in known.hosts], folder / file, size, sha256, bar)
+            except UserError as error:
+                raise UserError(f"{error}; or get {', '.join(known.remote)} elsewhere, at {known.hosts[0]} say, and put "
+                                f"{'it' if len(known.remote) == 1 else 'them'} into {folder}") from None
+    return folder
 
 
-def check_md5(name: str, path: Path, md5: str, data: bytes) -> None:
+def find(name: str, folder: Path, file: str) -> Path | None:
+    """The file itself, its .gz, or the archive that it is in; None where none of them is there."""
+    places = (folder / file, folder / f"{file}.gz", folder / KNOWN[name].folder / file,
+              *(folder / archive for archive in KNOWN[name].remote if archive.endswith(".tar.gz")))
+    return next((path for path in places if path.is_file()), None)
+
+
+def content(name: str, data_dir: str | Path | None, bar: bool) -> dict[str, bytes]:
+    """Every file of a known set, fetched where need be, unpacked and checked."""
+    folder, found = download(name, data_dir, bar), dict[str, bytes]()
+    for file, (size, _) in KNOWN[name].content.items():
+        path = find(name, folder, file)
+        if path and file not in found:
+            try:
+                if path.name.endswith(".tar.gz"):
+                    found |= read_archive(name, path)
+                else:
+                    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as f:
+                        found[file] = f.read(size + 1)                   # no more than can be right
+            except BROKEN as error:
+                raise UserError(f"{path} cannot be unpacked ({reason(error)}): it is damaged, get it again") from None
+        check(name, file, path or folder / file, found.get(file, b""))
+    return {file: found[file] for file in KNOWN[name].content}
+
+
+def read_archive(name: str, path: Path) -> dict[str, bytes]:
+    """The set's files out of its one archive, which is not opened unless it is the canonical one, to the bit."""
+    known, found = KNOWN[name], dict[str, bytes]()
+    with open(path, "rb") as f:
+        size, sha256 = known.remote[path.name]
+        if path.stat().st_size != size or digest(f) != sha256:
+            raise UserError(f"{path} is not the canonical one: it has {path.stat().st_size:,} bytes, wanted {size:,} of "
+                            f"SHA-256 {sha256[:12]}...; it is damaged or another file, get it again")
+        f.seek(0)
+        with tarfile.open(fileobj=f, mode="r|gz") as archive:
+            for member in archive:
+                inside = PurePosixPath(member.name)
+                if inside.is_absolute() or ".." in inside.parts:
+                    raise UserError(f"{path} holds a file that points outside of it ({member.name!r}): it is not used")
+                wanted = known.content.get(inside.name)
+                if wanted and str(inside.parent) == known.folder and member.isreg() and member.size == wanted[0]:
+                    found[inside.name] = stream(archive, member).read()
+    return found
+
+
+def stream(archive: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
+    opened = archive.extractfile(member)
+    assert opened is not None                         # of a regular member it is not
+    return opened  # type: ignore[return-value]       # an IO[bytes]
+
+
+def check(name: str, file: str, path: Path, data: bytes) -> None:
     """Raise UserError unless `data` is the file that it should be; say so if it is another one that we know."""
-    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    if found == md5:
+    size, sha256 = KNOWN[name].content[file]
+    found = hashlib.sha256(data).hexdigest()
+    if found == sha256:
         return
-    for other, sums in MD5.items():
-        for file, known in sums.items():
-            if known == found:
+    for other, known in KNOWN.items():
+        for known_file, (_, known_sum) in known.content.items():
+            if known_sum == found:
                 hint = f", or use --data {other}" if other != name else ""
-                raise UserError(f"{path} is {file} of {other}, not of what its name says: put the right file there{hint}")
-    raise UserError(f"{path} is not {name}'s file: its content has MD5 {found}, wanted {md5}; it is damaged or of another "
-                    "data set, get it again")
+                raise UserError(f"{path} is {known_file} of {other}, not of what its name says: put the right file "
+                                f"there{hint}")
+    length = f"{len(data):,}" if len(data) <= size else f"more than {size:,}"
+    raise UserError(f"{path} is not {name}'s {file}: it has {length} bytes of SHA-256 {found[:12]}..., wanted {size:,} of "
+                    f"{sha256[:12]}...; it is damaged or of another data set, get it again")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numpyvit import UserError
-from numpyvit.data import batches, normalise, shift, steps_per_epoch
+from numpyvit.data import batches, compose, cutmix, erase, mixup, normalise, one_of, randaugment, shift, steps_per_epoch
 from numpyvit.data.dataset import make_dataset
 from numpyvit.testing import seeds
 
@@ -35,8 +35,9 @@ def test_every_image_once_an_epoch_with_its_label(n, size, epochs, seed):
 @given(st.integers(1, 20), st.integers(1, 8), st.integers(0, 30), seeds)
 def test_batch_number_n_is_the_same_however_one_got_there(n, size, start, seed):
     data = draw(n)
-    whole = list(batches(data, size, 3, seed, shift(1)))
-    rest = list(batches(data, size, 3, seed, shift(1), start_step=start))
+    how = {"augment": compose(shift(1), randaugment(2), erase(0.5)), "mix": one_of(mixup(0.5), cutmix(1.0))}
+    whole = list(batches(data, size, 3, seed, **how))
+    rest = list(batches(data, size, 3, seed, **how, start_step=start))
     assert len(rest) == max(len(whole) - start, 0)
     for (a, la), (b, lb) in zip(whole[start:], rest, strict=True):
         assert np.array_equal(a, b)
@@ -52,3 +53,12 @@ def test_epochs_differ_and_seeds_differ():
 def test_a_batch_of_nothing_is_refused():
     with pytest.raises(UserError, match="batch_size is 0"):
         next(batches(draw(3), 0))
+
+
+def test_mixing_comes_after_augmentation_and_makes_targets_of_labels():
+    data = draw(10)
+    (images, targets), = batches(data, 10, seed=3, mix=lambda images, targets, rng: (images[::-1], 0.5 * targets))
+    (plain, labels), = batches(data, 10, seed=3)
+    assert np.array_equal(images, plain[::-1])
+    assert np.array_equal(targets, 0.5 * np.eye(3)[labels])
+    assert targets.dtype == np.float32

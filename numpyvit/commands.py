@@ -1,0 +1,204 @@
+"""What the commands do."""
+
+import argparse
+import dataclasses
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import UserError, check_choice
+from .recipes import OPTIONS, option
+
+if TYPE_CHECKING:
+    from .data import Dataset
+    from .recipes import TrainConfig
+
+FIXED = ("data", "image_size", "test", "seed", "micro_batch", "val", "patience", "out")     # by a run's config.json
+
+
+def train(args: argparse.Namespace) -> None:
+    from .runs import best_row, read_config, read_metrics
+    from .training import Run
+
+    check_choice("--device", args.device, ["cpu"])
+    say = (lambda line: None) if args.quiet else print
+    if args.resume:
+        given = [option(name) for name in (*OPTIONS, *FIXED) if getattr(args, name) is not None]
+        if given:
+            raise UserError(f"{given[0]} cannot be given with --resume: the run's config.json decides it")
+        folder = args.resume
+        run = Run.resume(folder, *load_as(read_config(folder)[0], args.data_dir, say, not args.quiet), say)
+        say(f"resuming {folder} at step {run.step} of {run.steps}")
+    else:
+        config, (train_set, test_set) = make_config(args, say)
+        name, preset = Path(config.data).stem, config.recipe.preset.replace("/", "-")
+        folder = args.out or Path("runs", f"{name}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}")
+        run = Run.start(config, folder, train_set, test_set)
+        say(f"{name}: {len(run.train_set):,} training and {len(test_set):,} test images; a ViT of "
+            f"{run.model.count():,} weights; {folder}")
+    try:
+        run.train(args.workers, say, bar=not args.quiet)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped, saved at step {run.saved_step}; go on with: numpyvit train --resume "
+                                f"{shown(folder, args.data_dir)}") from None
+    if run.step < run.steps:
+        say(f"no better for {run.stale} epochs: stopped, as --patience says")
+    rows = read_metrics(folder)
+    say(f"test accuracy {best_row(rows)['test_accuracy']:.2%} after {rows[-1]['seconds']:.1f} s of training; "
+        f"next: numpyvit evaluate {shown(folder, args.data_dir)}")
+
+
+def make_config(args: argparse.Namespace, say: Callable[[str], None]) -> "tuple[TrainConfig, tuple[Dataset, Dataset]]":
+    """What the options say, and the data."""
+    from . import data
+    from .data.by_name import is_own
+    from .recipes import TrainConfig
+
+    name = args.data or "digits"
+    if args.test and not is_own(name):
+        raise UserError(f"--test is for your own images: {name} has a test set of its own")
+    if args.image_size and not Path(name).is_dir():
+        raise UserError("--image-size is for a folder of pictures: other data sets have a size of their own")
+    size = args.image_size or 64
+    sets = data.load(name, args.data_dir, (size, size), args.test or 0.2, say, not args.quiet)
+    given = {key: getattr(args, key) for key in (*OPTIONS, "seed", "micro_batch", "val", "patience", "test")}
+    return TrainConfig.make(name, sets[0], **given), sets
+
+
+def load_as(config: "TrainConfig", data_dir: str | None, say: Callable[[str], None] = print,
+            bar: bool = False) -> "tuple[Dataset, Dataset]":
+    """The data of a run."""
+    from . import data
+    return data.load(config.data, data_dir, config.model.image, config.test, say, bar)
+
+
+def shown(folder: Path, data_dir: str | None) -> str:
+    """The arguments for a command that a person may copy."""
+    return shlex.quote(str(folder)) + (f" --data-dir {shlex.quote(data_dir)}" if data_dir else "")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from .classifier import Classifier
+    from .losses import cross_entropy_forward
+    from .parallel import Workers
+    from .runs import read_config
+
+    if args.run.suffix == ".npz":
+        raise UserError(f"evaluate wants the folder of a run, which tells the data too, not the file {args.run}")
+    config = read_config(args.run)[0]
+    classifier = Classifier.load(model_file(args.run))
+    name, (_, test) = Path(config.data).stem, load_as(config, args.data_dir, bar=True)
+    if classifier.classes != test.classes:
+        raise UserError(f"{args.run}: model.npz knows other classes than {name} of config.json: they are of different runs")
+    test = dataclasses.replace(test, mean=classifier.mean, std=classifier.std)
+    with Workers(classifier.model, workers=args.workers) as threads:
+        logits = threads.predict(classifier.params, test)
+    right = logits.argmax(-1) == test.labels
+    print(f"{'class':16}{'images':>8}{'accuracy':>10}")
+    for k, label in enumerate(test.classes):
+        of_class = right[test.labels == k]
+        print(f"{label:16}{len(of_class):8,}{of_class.mean() if len(of_class) else 0:10.2%}")
+    loss = float(cross_entropy_forward(logits, test.labels)[0])
+    print(f"{'all of ' + name:16}{len(test):8,}{right.mean():10.2%}   loss {loss:.4f}")
+
+
+def predict(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from .classifier import Classifier
+
+    classifier = Classifier.load(model_file(args.run))
+    images, remarks = zip(*(classifier.read_image(path) for path in args.images), strict=True)
+    for path, p, remark in zip(args.images, classifier.predict(np.stack(images)), remarks, strict=True):
+        best = ", ".join(f"{classifier.classes[k]} ({p[k]:.1%})" for k in p.argsort()[::-1][:3])
+        print(f"{path}: {best}   [{remark}]")
+
+
+def info(args: argparse.Namespace) -> None:
+    from .classifier import Classifier
+    from .machine import settings
+    from .profile import profile
+    from .summary import summary
+    from .vit import presets
+
+    if args.run and args.preset:
+        raise UserError("info wants a RUN or a --preset, not both")
+    if not args.time and (args.batch_size or args.workers or args.micro_batch):
+        raise UserError("--batch-size, --workers and --micro-batch are for info --time")
+    if args.run:
+        config = Classifier.load(model_file(args.run)).config
+    else:
+        check_choice("preset", args.preset or "digits", presets)
+        config = presets[args.preset or "digits"]
+    print(summary(config))
+    if not args.run:
+        print(f"presets: {', '.join(presets)}")
+    for what, how in settings():
+        print(f"{what:12} {how}")
+    if args.time:
+        print(profile(config, args.batch_size or 128, args.workers, args.micro_batch))
+
+
+def gradcheck(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .gradcheck import Report, suite
+    from .vit import presets
+
+    began = time.perf_counter()
+    models = suite.model_checks()
+    checks = {**suite.layer_checks(), **(models if args.all else dict(list(models.items())[::len(models) - 1]))}
+    if args.preset:
+        check_choice("preset", args.preset, presets)
+
+        def whole() -> Report:
+            with tqdm(unit=" forwards", leave=False, desc=args.preset) as bar:
+                return suite.check_config(presets[args.preset], tick=bar.update)
+
+        checks = {**(checks if args.all else {}), args.preset: whole}
+    worst, failed, width = 0.0, 0, max(len(name) for name in checks)
+    for name, check in checks.items():
+        report = check()
+        worst, failed = max(worst, report.error), failed + (not report)
+        print(f"{name:{width}}{report.error:8.0e}  {'ok' if report else 'FAILED'}", flush=True)
+        if not report or name == args.preset:
+            print(report)
+    print(f"{len(checks)} checked in {time.perf_counter() - began:.1f} s, the largest error is {worst:.0e}: "
+          + (f"{failed} failed" if failed else "all gradients are right"))
+    return 1 if failed else 0
+
+
+def model_file(run: Path) -> Path:
+    """Where the classifier of a run's folder is; or the file itself, where that was given."""
+    if run.suffix == ".npz":
+        return run
+    if (run / "config.json").exists() and not (run / "model.npz").exists():
+        raise UserError(f"{run} has no model.npz yet: no epoch is finished; go on with numpyvit train --resume {run}")
+    return run / "model.npz"
+
+
+def download(args: argparse.Namespace) -> None:
+    from . import data
+
+    for name in args.names:
+        print(f"{name}: {data.download(name, args.data_dir)}")
+
+
+def compare(args: argparse.Namespace) -> None:
+    from .compare import compare
+
+    print(compare(args.runs))
+
+
+def augment(args: argparse.Namespace) -> None:
+    from .disk import write_atomically
+    from .pictures import batch_picture
+
+    config, (train_set, _) = make_config(args, print)
+    if args.out.suffix.lower() != ".png":
+        raise UserError(f"--out is {args.out}: it must end in .png")
+    picture = batch_picture(train_set, config.recipe, config.seed)
+    write_atomically(args.out, lambda f: picture.save(f, "PNG"))
+    print(f"{args.out}: on the left images of {args.data or 'digits'}, on the right what training sees of them at first")

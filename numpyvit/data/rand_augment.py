@@ -1,0 +1,134 @@
+"""RandAugment (Cubuk et al., 2020): to each image a few operations, drawn from fourteen, all at one strength.
+
+What works on each pixel's value alone is one lookup table for each image and channel; what moves pixels is one warp for all
+of the images that are turned, slanted or moved. The operations on colour give what Pillow's give.
+"""
+
+import numpy as np
+
+from ..backend import Array
+from .augment import Augment, warp
+
+GREYS = np.arange(256)
+# (0.45 of its size is the longest way an image is moved: 150 of 331 pixels, in AutoAugment, whose ranges these are)
+TURN, SLANT, WAY, BITS, BLEND = 30.0, 0.3, 0.45, 4, 0.9
+
+
+def randaugment(operations: int = 2, magnitude: float = 9.0) -> Augment:
+    """operations: how many for each image, magnitude: how strong, from 0 to 10."""
+    def augment(images: Array, rng: np.random.Generator) -> Array:
+        images = images.copy()
+        for _ in range(operations):
+            operation, sign = rng.integers(0, 14, len(images)), rng.integers(0, 2, len(images)) * 2.0 - 1
+            strength = sign * (magnitude / 10)
+            for k, change in enumerate(COLOUR):
+                if (of_this := np.flatnonzero(operation == k)).size:
+                    images[of_this] = change(images[of_this], strength[of_this])
+            moved = np.flatnonzero(operation >= len(COLOUR) + 1)         # between the two: left as it is
+            if moved.size:
+                images[moved] = warp(images[moved], maps(operation[moved] - 9, strength[moved], images.shape))
+        return images
+    return augment
+
+
+def maps(kind: Array, strength: Array, shape: tuple[int, ...]) -> Array:
+    """kind (b,): 0 turn, 1 slant along x, 2 along y, 3 move along x, 4 along y  ->  matrices (b, 2, 3) for warp."""
+    _, H, W, _ = shape
+    m = np.zeros((len(kind), 2, 3))
+    m[:, 0, 0] = m[:, 1, 1] = 1
+    angle = np.radians(TURN) * strength
+    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(2, 0, 1)
+    m[kind == 0, :, :2] = turned[kind == 0]
+    for k, (row, column, most) in {1: (1, 0, SLANT), 2: (0, 1, SLANT), 3: (1, 2, WAY * W), 4: (0, 2, WAY * H)}.items():
+        m[kind == k, row, column] = most * strength[kind == k]
+    return m
+
+
+def look_up(images: Array, table: Array) -> Array:
+    """images (b, H, W, C), table (b or 1, C or 1, 256) uint8  ->  what the table says for each value."""
+    b, _, _, C = images.shape
+    table = np.broadcast_to(table, (b, C, 256)).reshape(-1)
+    return table.take(images + (256 * np.arange(b * C)).reshape(b, 1, 1, C))
+
+
+def histogram(images: Array) -> Array:
+    """(b, H, W, C)  ->  (b, C, 256), how often each value occurs."""
+    b, _, _, C = images.shape
+    index = images + (256 * np.arange(b * C)).reshape(b, 1, 1, C)
+    return np.bincount(index.reshape(-1), minlength=256 * b * C).reshape(b, C, 256)
+
+
+def autocontrast(images: Array, strength: Array) -> Array:
+    """Stretch each channel to 0..255."""
+    low = images.min((1, 2)).astype(float)[..., None]                    # (b, C, 1)
+    high = images.max((1, 2)).astype(float)[..., None]
+    scale = np.divide(255.0, high - low, out=np.ones_like(low), where=high > low)
+    table = GREYS * scale - np.where(high > low, low * scale, 0)
+    return look_up(images, np.clip(table, 0, 255).astype(np.uint8))
+
+
+def equalize(images: Array, strength: Array) -> Array:
+    """Make all values of each channel about equally frequent."""
+    counts = histogram(images)
+    before = counts.cumsum(-1) - counts
+    last = np.take_along_axis(counts, 255 - (counts[..., ::-1] > 0).argmax(-1)[..., None], -1)
+    step = (counts.sum(-1, keepdims=True) - last) // 255
+    table = np.where(step > 0, (step // 2 + before) // np.maximum(step, 1), GREYS)
+    return look_up(images, np.clip(table, 0, 255).astype(np.uint8))
+
+
+def posterize(images: Array, strength: Array) -> Array:
+    """Keep the first 8 to 4 bits."""
+    dropped = np.round(BITS * np.abs(strength)).astype(np.uint8)[:, None, None, None]
+    return images >> dropped << dropped
+
+
+def solarize(images: Array, strength: Array) -> Array:
+    """Invert the values from a threshold on, 256 to 0."""
+    threshold = (256 * (1 - np.abs(strength)))[:, None, None]
+    return look_up(images, np.where(threshold > GREYS, GREYS, 255 - GREYS).astype(np.uint8))
+
+
+def blend(start: Array, images: Array, factor: Array) -> Array:
+    """start + factor * (images - start), cut off at 0 and 255: factors above 1 go on beyond the images."""
+    start = start.astype(np.float32)
+    return np.clip(start + factor.astype(np.float32) * (images - start), 0, 255).astype(np.uint8)
+
+
+def brightness(images: Array, strength: Array) -> Array:
+    """From or towards black."""
+    factor = (1 + BLEND * strength)[:, None, None]
+    return look_up(images, blend(np.zeros(256), GREYS, factor))
+
+
+def contrast(images: Array, strength: Array) -> Array:
+    """From or towards the image's mean grey."""
+    mean = np.floor(luma(images).mean((1, 2)) + 0.5)                     # (b, 1)
+    return look_up(images, blend(mean[..., None], GREYS, (1 + BLEND * strength)[:, None, None]))
+
+
+def colour(images: Array, strength: Array) -> Array:
+    """From or towards grey."""
+    return blend(luma(images), images, (1 + BLEND * strength)[:, None, None, None])
+
+
+def sharpness(images: Array, strength: Array) -> Array:
+    """From or towards the image smoothed by (1 1 1, 1 5 1, 1 1 1) / 13, but for its border."""
+    x = images.astype(np.int16)
+    smooth = images.copy()
+    if min(images.shape[1:3]) > 2:
+        rows = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
+        total = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * x[:, 1:-1, 1:-1]
+        smooth[:, 1:-1, 1:-1] = (2 * total + 13) // 26                   # rounded
+    return blend(smooth, images, (1 + BLEND * strength)[:, None, None, None])
+
+
+def luma(images: Array) -> Array:
+    """(b, H, W, C)  ->  (b, H, W, 1): how bright RGB looks (ITU-R 601-2), as whole numbers."""
+    if images.shape[-1] != 3:
+        return images[..., :1]
+    r, g, b = np.moveaxis(images.astype(np.int32), -1, 0)
+    return ((19595 * r + 38470 * g + 7471 * b + 32768) >> 16)[..., None]
+
+
+COLOUR = (autocontrast, equalize, posterize, solarize, brightness, contrast, colour, sharpness)

@@ -1,0 +1,43 @@
+"""What the model sees, as images."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import data
+from .backend import Array
+from .recipes import Recipe
+from .training import augmentation, mixing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE, GAP = 8, 2     # images in a row and in a column; grey pixels between them
+
+
+def batch_picture(train: data.Dataset, recipe: Recipe, seed: int = 0) -> "Image":
+    """The first 64 images of the first training batch, as they are, and beside that as the recipe changes them."""
+    from PIL import Image
+
+    size = max(recipe.batch_size, SIDE * SIDE)
+    plain, changed = (next(data.batches(train, size, seed=seed, augment=augment, mix=mix))[0]
+                      for augment, mix in ((None, None), (augmentation(recipe), mixing(recipe))))
+    panels = [tile(back(images[:SIDE * SIDE], train)) for images in (plain, changed)]
+    both = np.concatenate([panels[0], np.full_like(panels[0][:, :4 * GAP], 128), panels[1]], axis=1)
+    zoom = max(1, round(48 / train.images.shape[1]))
+    return Image.fromarray(both.repeat(zoom, 0).repeat(zoom, 1))
+
+
+def back(images: Array, train: data.Dataset) -> Array:
+    """Normalised images (n, H, W, C)  ->  uint8 RGB; greys are repeated."""
+    pixels = np.round(255 * (images * train.std + train.mean)).clip(0, 255).astype(np.uint8)
+    return pixels if pixels.shape[-1] == 3 else pixels[..., :1].repeat(3, -1)
+
+
+def tile(images: Array) -> Array:
+    """(n, H, W, 3)  ->  one image with all of them, SIDE in a row, on grey."""
+    n, H, W, C = images.shape
+    rows = -(-n // SIDE)
+    sheet = np.full((rows * SIDE, H + GAP, W + GAP, C), 128, np.uint8)
+    sheet[:n, :H, :W] = images
+    return sheet.reshape(rows, SIDE, H + GAP, W + GAP, C).swapaxes(1, 2).reshape(rows * (H + GAP), SIDE * (W + GAP), C)
