@@ -27,7 +27,8 @@ from .runs import MODEL, add_row, data_md5, locked, make_folder, metrics_sha256,
 from .schedules import schedule
 from .vit import ViT
 
-SAVE_EVERY = 60.0    # seconds, within an epoch; or as long as it takes for saving to cost less than 2 %
+# Within an epoch it is saved when a minute has gone by, and 50 times as long as saving took.
+SAVE_EVERY, SAVE_COST = 60.0, 50.0
 
 
 class Run:
@@ -143,7 +144,7 @@ class Run:
                     if self.finished:
                         break
                 stopping = stop.is_set()
-                if (stopping and self.saved_step < self.step) or now - saved > max(SAVE_EVERY, 50 * save_seconds):
+                if (stopping and self.saved_step < self.step) or now - saved > max(SAVE_EVERY, SAVE_COST * save_seconds):
                     self.save()
                     saved = time.perf_counter()
                     save_seconds = saved - now
