@@ -9,6 +9,7 @@ from PIL import Image
 from numpyvit import Classifier, data
 from numpyvit.checkpoint import load_npz
 from numpyvit.cli import main
+from numpyvit.data import files
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,40 @@ def test_errors_are_one_line_and_leave_nothing_behind(args, message, capsys, tmp
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *args)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_download_fetches_what_is_not_there(tmp_path, capsys, monkeypatch):
+    fetched = []
+
+    def fetch(urls, path, size, sha256, bar):
+        fetched.append((path.name, urls[0], size, len(sha256), bar))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"hello")
+
+    monkeypatch.setattr(files, "fetch", fetch)
+    monkeypatch.setenv("NUMPYVIT_DATA", str(tmp_path / "cache"))
+    for _ in range(2):                                # the second time there is nothing left to fetch
+        assert main(["download", "fashion-mnist", "cifar100"]) == 0
+        out = capsys.readouterr().out
+        assert f"cifar100: {tmp_path / 'cache' / 'cifar100'}" in out
+    assert len(fetched) == 5
+    name = "cifar-100-binary.tar.gz"
+    assert fetched[4] == (name, f"https://www.cs.toronto.edu/~kriz/{name}", 168_513_733, 64, True)
+    assert "train-images-idx3-ubyte.gz cannot be unpacked" in refused(capsys, "train", "--data", "fashion-mnist")
+
+
+def test_without_a_network_it_says_what_to_put_where(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("NUMPYVIT_DATA", str(tmp_path))
+    line = refused(capsys, "train", "--data", "mnist", "--quiet")
+    for name in ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", str(tmp_path / "mnist")):
+        assert name in line
+    assert list((tmp_path / "mnist").iterdir()) == []
+
+
+def test_compare(run, capsys):
+    code, out, _ = call(capsys, "compare", run, run)
+    assert code == 0
+    assert any(line.startswith("last test accuracy") for line in out)
 
 
 def test_an_out_that_holds_a_run_is_refused_and_untouched(run, capsys):

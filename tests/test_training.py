@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ from numpyvit import (
     Workers,
     cross_entropy,
     data,
+    schedule,
     training,
-    warmup_cosine,
 )
+from numpyvit.checkpoint import KIND, load_npz, save_npz
 from numpyvit.data.dataset import make_dataset
 from numpyvit.recipes import Recipe, TrainConfig
-from numpyvit.runs import locked, read_metrics
-from numpyvit.training import Run, augmentation, evaluate
+from numpyvit.runs import best_row, locked, read_metrics
+from numpyvit.training import Run, augmentation, evaluate, mixing
 
 CONFIG = TrainConfig(
     "digits", ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1),
@@ -150,6 +152,90 @@ def test_validation_chooses_the_epoch(sets, tmp_path, monkeypatch):
     run.train(workers=1, say=quiet)
     assert [(row["val_loss"], row["val_accuracy"]) for row in read_metrics(tmp_path)] == list(scores.values())
     assert np.array_equal(Classifier.load(tmp_path / "model.npz").params.flat, weights[1])
+
+
+def losing(run, at):
+    """Validation that gets worse from epoch `at` on."""
+    def scripted(threads, params, dataset):
+        epoch = run.step // run.epoch_steps
+        return (2.0 + abs(epoch - at), 0.5) if dataset is run.val_set else evaluate(threads, params, dataset)
+    return scripted
+
+
+def test_patience_stops_the_run_and_stays_stopped(sets, tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, val=0.2, patience=2, recipe=dataclasses.replace(CONFIG.recipe, epochs=9))
+    run = Run.start(config, tmp_path, *sets)
+    monkeypatch.setattr(training, "evaluate", losing(run, 3))
+    run.train(workers=1, say=quiet)
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+    assert best_row(read_metrics(tmp_path))["epoch"] == 3
+    again = Run.resume(tmp_path, *sets, quiet)
+    assert again.finished
+    again.train(workers=1, say=quiet)
+    assert len(read_metrics(tmp_path)) == 5
+
+
+def test_patience_counts_on_over_a_resume(sets, tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, val=0.2, patience=3, recipe=dataclasses.replace(CONFIG.recipe, epochs=9))
+    run = Run.start(config, tmp_path, *sets)
+    monkeypatch.setattr(training, "evaluate", losing(run, 2))
+
+    def stop(line):
+        if line.startswith("epoch   4"):
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run.train(workers=1, say=stop)
+    again = Run.resume(tmp_path, *sets, quiet)
+    assert again.stale == 2
+    monkeypatch.setattr(training, "evaluate", losing(again, 2))
+    again.train(workers=1, say=quiet)
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_a_long_epoch_is_saved_within(sets, tmp_path, monkeypatch):
+    run, steps = Run.start(CONFIG, tmp_path, *sets), []
+    save = run.save
+    monkeypatch.setattr(run, "save", lambda: (steps.append(run.step), save()))
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(training, "SAVE_COST", 0.0)
+    run.train(workers=1, say=quiet)
+    assert steps == list(range(1, 16))
+
+
+def test_a_run_of_version_0_2_goes_on(whole, sets, tmp_path):
+    """Its config.json and its checkpoint know nothing of what came later."""
+    run = Run.start(CONFIG, tmp_path, *sets)
+
+    def stop(line):
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        run.train(workers=1, say=stop)
+    newer = {"model": set(), "recipe": {"schedule", "shear", "randaugment", "magnitude", "erase", "mixup", "cutmix"},
+             None: {"test", "patience"}}
+
+    def older(fields):
+        for outer, names in newer.items():
+            for name in names:
+                del (fields[outer] if outer else fields)[name]
+        return fields
+
+    (tmp_path / "config.json").write_text(json.dumps(older(json.loads((tmp_path / "config.json").read_text()))))
+    note, arrays = load_npz(tmp_path / "checkpoint.npz", KIND)
+    save_npz(tmp_path / "checkpoint.npz", KIND, {k: older(v) if k == "config" else v for k, v in note.items()
+                                                 if k not in ("stale", "metrics")}, arrays)
+    Run.resume(tmp_path, *sets, quiet).train(workers=2, say=quiet)
+    assert np.array_equal(result(tmp_path)[0], result(whole)[0])
+    assert result(tmp_path)[1] == result(whole)[1]
+
+
+def test_rows_that_were_changed_are_refused(whole, sets, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"test_accuracy": 0.', '"test_accuracy": 0.9'))
+    with pytest.raises(UserError, match=r"metrics.jsonl is damaged: its rows are not those that were written"):
+        Run.resume(tmp_path / "run", *sets, quiet)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -280,7 +366,8 @@ def test_a_run_is_trained_by_one_process_at_a_time(sets, tmp_path):
 def test_a_run_is_what_its_recipe_says(sets, tmp_path):
     """Two epochs by hand, from the public parts: clipping, smoothing, augmentation, warm-up, weight decay, dropout."""
     recipe = Recipe("digits", epochs=10, batch_size=64, lr=0.03, weight_decay=2.0, beta2=0.95, average=0.7, warmup=1,
-                    clip=0.3, smoothing=0.2, turn=9, shift=0.5)
+                    clip=0.3, smoothing=0.2, turn=9, shear=0.1, shift=0.5, randaugment=1, magnitude=5, erase=0.2, mixup=0.4,
+                    cutmix=0.9, schedule="linear")
     config = dataclasses.replace(CONFIG, recipe=recipe, micro_batch=24, seed=7)
     run = Run.start(config, tmp_path, *sets)
 
@@ -292,11 +379,13 @@ def test_a_run_is_what_its_recipe_says(sets, tmp_path):
         run.train(workers=2, say=stop_after_two)
     model = ViT(config.model)
     params = model.init(7)
-    optimizer, schedule = AdamW(params, (0.9, 0.95), weight_decay=2.0, average=0.7), warmup_cosine(0.03, 3, 30)
+    optimizer, rate = AdamW(params, (0.9, 0.95), weight_decay=2.0, average=0.7), schedule("linear", 0.03, 3, 30)
+    augment = data.compose(data.affine(9, 0, 0.5, 0.1), data.randaugment(1, 5), data.erase(0.2))
+    mix = data.one_of(data.mixup(0.4), data.cutmix(0.9))
     with Workers(model, partial(cross_entropy, smoothing=0.2), seed=7, workers=1, micro_batch=24) as workers:
-        for step, (images, labels) in enumerate(data.batches(sets[0], 64, 2, 7, data.affine(9, 0, 0.5))):
+        for step, (images, labels) in enumerate(data.batches(sets[0], 64, 2, 7, augment, mix)):
             _, grads = workers.loss_and_grad(params, images, labels, step)
-            optimizer.step(params, grads, schedule(step), clip=0.3)
+            optimizer.step(params, grads, rate(step), clip=0.3)
     assert np.array_equal(run.params.flat, params.flat)
     assert np.array_equal(Classifier.load(run.folder / "model.npz").params.flat, optimizer.average.flat)
 
@@ -363,3 +452,21 @@ def test_augmentation_of_the_recipes():
     assert set(np.unique(moved)) == {0, 200}          # whole pixels
     turned = augmentation(Recipe("digits", 1, turn=20, flip=True))(images, rng)
     assert len(np.unique(turned)) > 10                # interpolated
+
+
+@pytest.mark.parametrize(("H", "W", "patch"), [(64, 64, 8), (32, 32, 4), (28, 28, 4), (32, 64, 4), (8, 8, 1), (224, 224, 28),
+                                               (48, 36, 6), (31, 31, 1), (30, 30, 3)])
+def test_patches_for_images_of_any_size(H, W, patch):
+    images = np.zeros((4, H, W, 3), np.uint8)
+    config = TrainConfig.make("./mine.npz", make_dataset("x", images, np.arange(4)), test=0.3)
+    assert config.model.patch == (patch, patch)
+    assert Path(config.data).is_absolute()
+    assert config.test == 0.3
+
+
+def test_mixing_of_the_recipes():
+    images, targets = np.zeros((4, 8, 8, 1), np.uint8), np.eye(4, dtype=np.float32)
+    assert mixing(Recipe("digits", 1)) is None
+    for options in ({"mixup": 0.5}, {"cutmix": 0.5}, {"mixup": 0.5, "cutmix": 0.5}):
+        _, t = mixing(Recipe("digits", 1, **options))(images, targets, np.random.default_rng(0))
+        assert not np.array_equal(t, targets)
