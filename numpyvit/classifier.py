@@ -75,6 +75,9 @@ class Classifier:
     def read_image(self, path: str | Path) -> tuple[Array, str]:
         """Any picture as data.read_picture makes it fit this model, and a remark on what was done to it. It is inverted too,
         where the model learned light strokes on a dark ground and this is dark on light (or the other way round)."""
+        if self.config.channels not in (1, 3):
+            raise UserError(f"this model wants images of {self.config.channels} channels, picture files have 1 or 3: use "
+                            "Classifier.predict")
         pixels, remark = read_picture(path, self.config.image, self.config.channels)
         if self.config.channels == 1 and abs(border_grey(pixels[None]) - self.background) > 127:
             pixels, remark = 255 - pixels, remark + ", inverted: it was " + (

@@ -90,6 +90,7 @@ def make_parser() -> Parser:
 
     p = commands.add_parser("evaluate", allow_abbrev=False, help="measure a trained model on its test set")
     p.add_argument("run", type=path, metavar="RUN", help="a run's folder")
+    p.add_argument("--data", type=text, metavar="PATH", help="where your own images are now, if they were moved")
     add_data_dir(p)
     p.add_argument("--workers", type=count, metavar="N")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .data import Dataset
     from .recipes import TrainConfig
 
-FIXED = ("data", "image_size", "test", "seed", "micro_batch", "val", "patience", "out")     # by a run's config.json
+FIXED = ("image_size", "test", "seed", "micro_batch", "val", "patience", "out")     # by a run's config.json
 
 
 def train(args: argparse.Namespace) -> None:
@@ -29,12 +29,15 @@ def train(args: argparse.Namespace) -> None:
         if given:
             raise UserError(f"{given[0]} cannot be given with --resume: the run's config.json decides it")
         folder = args.resume
-        run = Run.resume(folder, *load_as(read_config(folder)[0], args.data_dir, say, not args.quiet), say)
+        run = Run.resume(folder, *load_as(read_config(folder)[0], args, say, not args.quiet), say)
         say(f"resuming {folder} at step {run.step} of {run.steps}")
     else:
         config, (train_set, test_set) = make_config(args, say)
         name, preset = Path(config.data).stem, config.recipe.preset.replace("/", "-")
         folder = args.out or Path("runs", f"{name}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}")
+        if Path(config.data).is_dir() and folder.resolve().is_relative_to(config.data):
+            raise UserError(f"{folder} lies in the folder of the pictures, where it would be read as one of them: choose "
+                            "another --out")
         run = Run.start(config, folder, train_set, test_set)
         say(f"{name}: {len(run.train_set):,} training and {len(test_set):,} test images; a ViT of "
             f"{run.model.count():,} weights; {folder}")
@@ -57,21 +60,23 @@ def make_config(args: argparse.Namespace, say: Callable[[str], None]) -> "tuple[
     from .recipes import TrainConfig
 
     name = args.data or "digits"
-    if args.test and not is_own(name):
+    if args.test is not None and not is_own(name):
         raise UserError(f"--test is for your own images: {name} has a test set of its own")
     if args.image_size and not Path(name).is_dir():
         raise UserError("--image-size is for a folder of pictures: other data sets have a size of their own")
-    size = args.image_size or 64
-    sets = data.load(name, args.data_dir, (size, size), args.test or 0.2, say, not args.quiet)
+    size, test = args.image_size or 64, 0.2 if args.test is None else args.test
+    if size > 4096:
+        raise UserError(f"--image-size is {size}: it can be 4096 at most")
+    sets = data.load(name, args.data_dir, (size, size), test, say, not args.quiet)
     given = {key: getattr(args, key) for key in (*OPTIONS, "seed", "micro_batch", "val", "patience", "test")}
     return TrainConfig.make(name, sets[0], **given), sets
 
 
-def load_as(config: "TrainConfig", data_dir: str | None, say: Callable[[str], None] = print,
+def load_as(config: "TrainConfig", args: argparse.Namespace, say: Callable[[str], None] = print,
             bar: bool = False) -> "tuple[Dataset, Dataset]":
-    """The data of a run."""
+    """The data of a run, or what --data has in its place, if that was moved."""
     from . import data
-    return data.load(config.data, data_dir, config.model.image, config.test, say, bar)
+    return data.load(args.data or config.data, args.data_dir, config.model.image, config.test, say, bar)
 
 
 def shown(folder: Path, data_dir: str | None) -> str:
@@ -83,13 +88,16 @@ def evaluate(args: argparse.Namespace) -> None:
     from .classifier import Classifier
     from .losses import cross_entropy_forward
     from .parallel import Workers
-    from .runs import read_config
+    from .runs import data_md5, read_config
 
-    if args.run.suffix == ".npz":
+    if args.run.is_file():
         raise UserError(f"evaluate wants the folder of a run, which tells the data too, not the file {args.run}")
-    config = read_config(args.run)[0]
+    config, md5, _ = read_config(args.run)
     classifier = Classifier.load(model_file(args.run))
-    name, (_, test) = Path(config.data).stem, load_as(config, args.data_dir, bar=True)
+    name, (train, test) = Path(config.data).stem, load_as(config, args, bar=True)
+    if data_md5(train, test) != md5:
+        raise UserError(f"{args.run} was trained on another version of {config.data} than the one found now: what it "
+                        "learned from may be in the test set; train again, or restore the data")
     if classifier.classes != test.classes:
         raise UserError(f"{args.run}: model.npz knows other classes than {name} of config.json: they are of different runs")
     test = dataclasses.replace(test, mean=classifier.mean, std=classifier.std)
@@ -99,7 +107,7 @@ def evaluate(args: argparse.Namespace) -> None:
     print(f"{'class':16}{'images':>8}{'accuracy':>10}")
     for k, label in enumerate(test.classes):
         of_class = right[test.labels == k]
-        print(f"{label:16}{len(of_class):8,}{of_class.mean() if len(of_class) else 0:10.2%}")
+        print(f"{label:16}{len(of_class):8,}" + (f"{of_class.mean():10.2%}" if len(of_class) else f"{'-':>10}"))
     loss = float(cross_entropy_forward(logits, test.labels)[0])
     print(f"{'all of ' + name:16}{len(test):8,}{right.mean():10.2%}   loss {loss:.4f}")
 
@@ -172,9 +180,14 @@ def gradcheck(args: argparse.Namespace) -> int:
 
 def model_file(run: Path) -> Path:
     """Where the classifier of a run's folder is; or the file itself, where that was given."""
-    if run.suffix == ".npz":
+    from .runs import read_metrics
+
+    if not run.is_dir() and run.suffix == ".npz":
         return run
     if (run / "config.json").exists() and not (run / "model.npz").exists():
+        if read_metrics(run):
+            raise UserError(f"{run} has lost its model.npz: restore it; or go on with numpyvit train --resume {run}, which "
+                            "writes it again, unless --val chose its epoch")
         raise UserError(f"{run} has no model.npz yet: no epoch is finished; go on with numpyvit train --resume {run}")
     return run / "model.npz"
 
@@ -193,12 +206,15 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def augment(args: argparse.Namespace) -> None:
+    from .data import hold_out
     from .disk import write_atomically
     from .pictures import batch_picture
 
+    if args.out.suffix.lower() != ".png" or args.out.exists():
+        raise UserError(f"--out is {args.out}: it must end in .png, and not be there already")
     config, (train_set, _) = make_config(args, print)
-    if args.out.suffix.lower() != ".png":
-        raise UserError(f"--out is {args.out}: it must end in .png")
+    if config.val:
+        train_set, _ = hold_out(train_set, config.val, config.seed)
     picture = batch_picture(train_set, config.recipe, config.seed)
     write_atomically(args.out, lambda f: picture.save(f, "PNG"))
     print(f"{args.out}: on the left images of {args.data or 'digits'}, on the right what training sees of them at first")

@@ -32,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any], keep: Path | 
     moment in which only `keep` is there. Raises UserError where the file cannot be written (a full disk, say); what was
     there is then untouched.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.numpyvit.tmp")             # a name that nobody else's file has
     try:
         try:
             with open(temporary, "wb") as f:
@@ -94,16 +94,23 @@ def read_arrays(path: Path) -> dict[str, Array]:
     that it speaks of are there. Raises DamagedError for what is no such file, UserError for what cannot be read."""
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            if len(set(names)) < len(names):
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if len(members) < len(archive.infolist()):
                 raise ValueError("two arrays have one name")
-            return {name.removesuffix(".npy"): read_array(archive.read(name)) for name in names}
+            return {name: read_array(read_member(archive, info)) for name, info in members.items()}
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):                      # seeking to where a damaged header points
             raise UserError(f"{path} could not be read ({error.strerror}): look at its permissions and its disk") from None
         raise DamagedError(f"{path} is damaged, or not an .npz of arrays") from None
     except BROKEN as error:
         raise DamagedError(f"{path} is damaged, or not an .npz of arrays ({reason(error)})") from None
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """All of it, and no more than it is said to hold, whatever it would unpack to. zipfile raises BadZipFile where that is
+    not what its checksum wants."""
+    with archive.open(info) as f:
+        return f.read(info.file_size)
 
 
 def reason(error: object) -> str:

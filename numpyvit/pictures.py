@@ -1,5 +1,6 @@
 """What the model sees, as images."""
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +17,17 @@ SIDE, GAP = 8, 2     # images in a row and in a column; grey pixels between them
 
 
 def batch_picture(train: data.Dataset, recipe: Recipe, seed: int = 0) -> "Image":
-    """The first 64 images of the first training batch, as they are, and beside that as the recipe changes them."""
+    """The first 64 images of training, as they are, and beside that as the recipe changes them."""
     from PIL import Image
 
-    size = max(recipe.batch_size, SIDE * SIDE)
-    plain, changed = (next(data.batches(train, size, seed=seed, augment=augment, mix=mix))[0]
-                      for augment, mix in ((None, None), (augmentation(recipe), mixing(recipe))))
-    panels = [tile(back(images[:SIDE * SIDE], train)) for images in (plain, changed)]
+    def first(augment: data.Augment | None, mix: data.Mix | None) -> Array:
+        batches = data.batches(train, recipe.batch_size, 64, seed, augment, mix)
+        enough = islice(batches, -(-SIDE * SIDE // min(recipe.batch_size, len(train))))
+        return np.concatenate([images for images, _ in enough])[:SIDE * SIDE]
+
+    panels = [tile(back(first(*how), train)) for how in ((None, None), (augmentation(recipe), mixing(recipe)))]
     both = np.concatenate([panels[0], np.full_like(panels[0][:, :4 * GAP], 128), panels[1]], axis=1)
-    zoom = max(1, round(48 / train.images.shape[1]))
+    zoom = max(1, round(48 / max(train.images.shape[1:3])))
     return Image.fromarray(both.repeat(zoom, 0).repeat(zoom, 1))
 
 

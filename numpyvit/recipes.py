@@ -117,8 +117,8 @@ class TrainConfig:
             raise UserError(f"data is {self.data!r}: it must be a name or a path")
         if not (self.seed == 0 or is_count(self.seed)):
             raise UserError(f"--seed is {self.seed!r}: it must be a whole number, 0 or above")
-        for name, value, least in (("test", self.test, 1e-9), ("val", self.val, 0)):
-            if not (is_real(value) and least <= value < 1):
+        for name, value in (("test", self.test), ("val", self.val)):
+            if not (is_real(value) and 0 <= value < 1):
                 raise UserError(f"--{name} is {value!r}: it must be a share of the images, from 0 to below 1")
         for name, number in (("micro-batch", self.micro_batch), ("patience", self.patience)):
             if not (number is None or is_count(number)):
@@ -157,9 +157,14 @@ class TrainConfig:
 
 
 def fitting_patch(H: int, W: int) -> int:
-    """The side of square patches that cut HxW into a number of them as near to 64 as can be."""
+    """The side of square patches that cut HxW into a number of them as near to 64 as can be. Raises UserError where that is
+    more than 1024, which would take long."""
     sides = [p for p in range(1, min(H, W) + 1) if H % p == W % p == 0]
-    return min(sides, key=lambda p: abs(math.log(H * W / p**2 / 64)))
+    side = min(sides, key=lambda p: abs(math.log(H * W / p**2 / 64)))
+    if (tokens := H * W // side**2) > 1024:
+        raise UserError(f"images of {H}x{W} can only be cut into {tokens:,} patches of {side}x{side}: make them of a size "
+                        "with more divisors, 64x64 say (--image-size, for a folder of pictures), or choose a --preset")
+    return side
 
 
 def option(name: str) -> str:

@@ -16,8 +16,12 @@ from .data import Dataset
 from .disk import held, write_atomically
 from .errors import UserError
 from .recipes import TrainConfig
+from .vit import is_real
 
 CONFIG, METRICS, MODEL = "config.json", "metrics.jsonl", "model.npz"
+BUSY = "{} is being trained by another process: wait for it, or stop it"
+COLUMNS = {"epoch", "step", "train_loss", "test_loss", "test_accuracy", "lr", "images_per_second", "seconds"}
+VAL_COLUMNS = {"val_loss", "val_accuracy"}            # in every row, or in none
 
 
 def versions() -> dict[str, str]:
@@ -30,19 +34,27 @@ def make_folder(folder: Path, config: TrainConfig, data_md5: str) -> None:
     """Write config.json and an empty metrics.jsonl. Raises UserError where the folder holds a run, or is none."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: --out wants a folder")
-    found = [name for name in (CONFIG, METRICS, CHECKPOINT, PREVIOUS, MODEL) if (folder / name).exists()]
-    if found:
-        raise UserError(f"{folder} holds a run already ({found[0]}): go on with it by --resume, or choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+
+    def refuse_a_run(*names: str) -> None:
+        for name in names:
+            if (folder / name).exists() and (name != CONFIG or (folder / name).stat().st_size):
+                raise UserError(f"{folder} holds a run already ({name}): go on with it by --resume, or choose another --out")
+
     text = json.dumps({**config.to_dict(), "data_md5": data_md5, "versions": versions()}, indent=1) + "\n"
-    write_atomically(folder / CONFIG, lambda f: f.write(text.encode()))  # first: without it nothing can go on
-    write_atomically(folder / METRICS, lambda f: f.write(b""))
+    refuse_a_run(CONFIG, METRICS, CHECKPOINT, PREVIOUS, MODEL)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / CONFIG, "a") as f, held(f, BUSY.format(folder)):  # of two at the same time, one gets the folder
+        refuse_a_run(CONFIG, METRICS, CHECKPOINT, PREVIOUS, MODEL)
+        f.write(text)                                                    # in place: an empty one is no run yet
+        f.flush()
+        os.fsync(f.fileno())
+        write_atomically(folder / METRICS, lambda f: f.write(b""))
 
 
 def read_config(folder: Path) -> tuple[TrainConfig, str, dict[str, str]]:
     """(config, checksum of the data, versions) of config.json. Raises UserError where the folder holds no run."""
     path = folder / CONFIG
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         raise UserError(f"{folder} holds no run: there is no {CONFIG} in it; give the folder that `train` printed")
     try:
         fields = json.loads(path.read_bytes())
@@ -69,17 +81,23 @@ def add_row(folder: Path, row: dict[str, Any]) -> None:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, but for a last one that a kill left unfinished. Raises UserError for other damage."""
-    path, rows, lines = folder / METRICS, [], metrics_lines(folder)
+    path, lines, rows = folder / METRICS, metrics_lines(folder), list[dict[str, Any]]()
     for i, line in enumerate(lines):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict) and row.get("epoch") == i + 1 and isinstance(row.get("step"), int):
+        if is_row(row, i + 1) and (not rows or row.keys() == rows[0].keys()):
             rows.append(row)
         elif i + 1 < len(lines) or row is not None:
             raise UserError(f"{path} is damaged: its line {i + 1} is not the row of epoch {i + 1}; mend or restore it")
     return rows
+
+
+def is_row(row: Any, epoch: int) -> bool:
+    """Whether it is one that was written after this epoch."""
+    return (isinstance(row, dict) and set(row) in (COLUMNS, COLUMNS | VAL_COLUMNS) and row["epoch"] == epoch
+            and all(is_real(value) for value in row.values()) and isinstance(row["step"], int))
 
 
 def best_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -125,5 +143,5 @@ def data_md5(*parts: Dataset) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Keep a second process from training the same run."""
     with (open(folder / CONFIG) as f,
-          held(f, f"{folder} is being trained by another process: wait for it, or stop it")):
+          held(f, BUSY.format(folder))):
         yield

@@ -23,7 +23,18 @@ from .losses import accuracy, cross_entropy, cross_entropy_forward
 from .optim import AdamW
 from .parallel import Workers, ahead, micro_batch_size
 from .recipes import Recipe, TrainConfig
-from .runs import MODEL, add_row, data_md5, locked, make_folder, metrics_sha256, read_config, take_back_rows, versions
+from .runs import (
+    MODEL,
+    add_row,
+    data_md5,
+    locked,
+    make_folder,
+    metrics_sha256,
+    read_config,
+    read_metrics,
+    take_back_rows,
+    versions,
+)
 from .schedules import schedule
 from .vit import ViT
 
@@ -79,17 +90,24 @@ class Run:
         with locked(folder):
             if (folder / CHECKPOINT).exists() or (folder / PREVIOUS).exists():
                 run.load(*load_checkpoint(folder, say))
+            elif read_metrics(folder) or (folder / MODEL).exists():
+                raise UserError(f"{folder} has lost its checkpoints: restore {CHECKPOINT}, or train again in another folder")
             take_back_rows(folder, run.step // run.epoch_steps, run.metrics)     # no checkpoint: killed at once, so step 0
+            if run.finished and not config.val and not (folder / MODEL).exists():
+                run.save_model()
         return run
 
     def load(self, note: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Take up the state of a checkpoint. Raises UserError for one of another run."""
         try:
             mine, theirs = flat(self.config), flat(TrainConfig.from_dict(note["config"]))
-            differs = [key for key in mine if theirs[key] != mine[key]]
+            differs = [key for key in mine if theirs[key] != mine[key] and key != "data"]     # it may have been moved
             weights, step = arrays["weights"], note["step"]
             if differs:
                 raise UserError(f"it was made with {differs[0]} {theirs[differs[0]]}, not {mine[differs[0]]}")
+            if (classes := tuple(note.get("classes", self.train_set.classes))) != self.train_set.classes:
+                raise UserError(f"it knows the classes {', '.join(classes)}, now they are "
+                                f"{', '.join(self.train_set.classes)}")
             if weights.shape != self.params.flat.shape or weights.dtype != self.params.flat.dtype:
                 raise UserError(f"it holds {weights.size:,} {weights.dtype} weights, the model has "
                                 f"{self.params.flat.size:,} of {self.params.flat.dtype}")
@@ -177,7 +195,7 @@ class Run:
         row = {key: value if isinstance(value, int) else float(f"{value:.6g}") for key, value in row.items()}
         add_row(self.folder, row)
         if better:
-            Classifier.of(self.model, self.kept, self.train_set).save(self.folder / MODEL)
+            self.save_model()
         self.save()
         val = f"val {row['val_accuracy']:7.2%}  " if self.val_set else ""
         return (f"epoch {row['epoch']:3d}  train loss {row['train_loss']:.4f}  {val}test loss {row['test_loss']:.4f}  "
@@ -192,11 +210,15 @@ class Run:
             raise UserError(f"the {what} is not finite at step {self.step} ({value}): train again, in another folder, "
                             f"with a lower --lr than {r.lr:g} or --weight-decay than {r.weight_decay:g}{last}")
 
+    def save_model(self) -> None:
+        """Write model.npz, which evaluate and predict read."""
+        Classifier.of(self.model, self.kept, self.train_set).save(self.folder / MODEL)
+
     def save(self) -> None:
         """Write the checkpoint: all that resume needs."""
         note = {"config": self.config.to_dict(), "step": self.step, "loss_sum": self.loss_sum,
                 "train_seconds": self.train_seconds, "seconds": self.seconds, "best": self.best, "stale": self.stale,
-                "metrics": metrics_sha256(self.folder)}
+                "metrics": metrics_sha256(self.folder), "classes": self.train_set.classes}
         save_checkpoint(self.folder, note, {"weights": self.params.flat, **self.optimizer.state()})
         self.saved_step = self.step
 

@@ -167,6 +167,66 @@ def test_without_a_network_it_says_what_to_put_where(tmp_path, capsys, monkeypat
     assert list((tmp_path / "mnist").iterdir()) == []
 
 
+def npz_run(tmp_path, n=60):
+    train, _ = data.digits()
+    np.savez(tmp_path / "mine.npz", images=train.images[:n], labels=train.labels[:n])
+    assert main(["train", "--data", str(tmp_path / "mine.npz"), "--epochs", "1", "--quiet", "--out",
+                 str(tmp_path / "run")]) == 0
+
+
+def test_data_that_changed_is_not_evaluated_on(tmp_path, capsys):
+    npz_run(tmp_path)
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    train, _ = data.digits()
+    np.savez(tmp_path / "mine.npz", images=train.images[:61], labels=train.labels[:61])
+    assert "what it learned from may be in the test set" in refused(capsys, "evaluate", tmp_path / "run")
+
+
+def test_data_that_was_moved(tmp_path, capsys):
+    npz_run(tmp_path)
+    (tmp_path / "mine.npz").rename(tmp_path / "yours.npz")
+    assert "mine.npz is neither a folder nor an .npz" in refused(capsys, "train", "--resume", tmp_path / "run")
+    for command in (["train", "--resume"], ["evaluate"]):
+        assert main([*command, str(tmp_path / "run"), "--data", str(tmp_path / "yours.npz")]) == 0
+
+
+def test_a_lost_model_is_made_again(tmp_path, capsys):
+    npz_run(tmp_path)
+    model = tmp_path / "run" / "model.npz"
+    before = Classifier.load(model)
+    model.unlink()
+    assert "has lost its model.npz" in refused(capsys, "evaluate", tmp_path / "run")
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert np.array_equal(Classifier.load(model).params.flat, before.params.flat)
+
+
+def test_pictures_into_a_model_of_two_channels(tmp_path, capsys):
+    np.savez(tmp_path / "mine.npz", images=np.zeros((20, 8, 8, 2), np.uint8), labels=np.arange(20) % 2)
+    mine, run = str(tmp_path / "mine.npz"), str(tmp_path / "r")
+    assert main(["train", "--data", mine, "--epochs", "1", "--quiet", "--out", run]) == 0
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    assert "wants images of 2 channels" in refused(capsys, "predict", run, tmp_path / "x.png")
+
+
+def test_a_run_inside_the_folder_of_pictures_is_refused(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.new("L", (8, 8), 9 * i).save(tmp_path / name / f"{i}.png")
+    assert "lies in the folder of the pictures" in refused(
+        capsys, "train", "--data", tmp_path, "--image-size", "8", "--out", tmp_path / "run")
+    assert "it can be 4096 at most" in refused(capsys, "train", "--data", tmp_path, "--image-size", "99999999")
+    assert "can only be cut into 3,721 patches of 1x1" in refused(capsys, "train", "--data", tmp_path, "--image-size", "61")
+    assert "0 cannot be held out" in refused(capsys, "train", "--data", tmp_path, "--test", "0")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_run_may_be_called_like_a_file(tmp_path, capsys):
+    assert main(["train", "--epochs", "1", "--quiet", "--out", str(tmp_path / "x.npz")]) == 0
+    assert main(["evaluate", str(tmp_path / "x.npz")]) == 0
+
+
 def test_compare(run, capsys):
     code, out, _ = call(capsys, "compare", run, run)
     assert code == 0

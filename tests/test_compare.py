@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -59,3 +60,15 @@ def test_a_run_without_an_epoch_or_no_run_gets_one_line(runs, tmp_path):
         compare([runs / "a", tmp_path / "c"])
     with pytest.raises(UserError, match="holds no run"):
         compare([tmp_path])
+
+
+@pytest.mark.parametrize("change", [
+    lambda row: row.pop("train_loss"), lambda row: row.update(test_accuracy=None), lambda row: row.update(lr="x"),
+    lambda row: row.pop("val_accuracy"), lambda row: row.update(extra=1), lambda row: row.update(test_loss=float("nan"))])
+def test_rows_that_are_none_get_one_line(runs, tmp_path, change):
+    shutil.copytree(runs / "b", tmp_path / "c")
+    rows = read_metrics(tmp_path / "c")
+    change(rows[1])
+    (tmp_path / "c" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"metrics.jsonl is damaged: its line 2 is not the row of epoch 2"):
+        compare([tmp_path / "c"])

@@ -16,12 +16,12 @@ def some(H, W, C, n=100):
 
 @pytest.mark.parametrize(("H", "W", "C"), [(8, 8, 1), (32, 32, 3), (20, 50, 3), (64, 64, 3), (9, 9, 2)])
 def test_the_picture_shows_the_batch_that_training_sees(H, W, C):
-    train, recipe = some(H, W, C), dataclasses.replace(recipes["own"], turn=0, scale=0, shift=0, flip=True)
+    train, recipe = some(H, W, C), dataclasses.replace(recipes["own"], batch_size=24, turn=0, scale=0, shift=0, flip=True)
     picture = np.asarray(batch_picture(train, recipe, seed=3))
-    zoom = max(1, round(48 / H))
+    zoom = max(1, round(48 / max(H, W)))
     assert picture.shape == (SIDE * (H + GAP) * zoom, (2 * SIDE * (W + GAP) + 4 * GAP) * zoom, 3)
     small = picture[::zoom, ::zoom]
-    images, _ = next(data.batches(train, recipe.batch_size, seed=3, augment=data.flip()))
+    images = np.concatenate([x for x, _ in data.batches(train, 24, 1, seed=3, augment=data.flip())])
     right = small[:, SIDE * (W + GAP) + 4 * GAP:]
     for i in (0, 9, 63):
         y, x = (i // SIDE) * (H + GAP), (i % SIDE) * (W + GAP)
@@ -44,9 +44,13 @@ def test_fewer_images_than_places():
 
 
 def test_the_command(tmp_path, capsys):
-    out = tmp_path / "x.png"
-    assert main(["augment", "--randaugment", "2", "--mixup", "0.5", "--out", str(out)]) == 0
-    assert "on the right what training sees" in capsys.readouterr().out
-    first = Image.open(out).convert("RGB").tobytes()
-    assert main(["augment", "--randaugment", "2", "--mixup", "0.5", "--out", str(out), "--seed", "1"]) == 0
-    assert Image.open(out).convert("RGB").tobytes() != first
+    drawn = []
+    for seed in "01":
+        out = tmp_path / f"{seed}.png"
+        options = ["--randaugment", "2", "--mixup", "0.5", "--val", "0.1", "--batch-size", "24", "--seed", seed]
+        assert main(["augment", *options, "--out", str(out)]) == 0
+        assert "on the right what training sees" in capsys.readouterr().out
+        drawn.append(Image.open(out).convert("RGB").tobytes())
+    assert drawn[0] != drawn[1]
+    assert main(["augment", "--out", str(out)]) == 2  # what is there stays
+    assert Image.open(out).convert("RGB").tobytes() == drawn[1]

@@ -26,6 +26,7 @@ from numpyvit import (
 )
 from numpyvit.checkpoint import KIND, load_npz, save_npz
 from numpyvit.data.dataset import make_dataset
+from numpyvit.disk import held
 from numpyvit.recipes import Recipe, TrainConfig
 from numpyvit.runs import best_row, locked, read_metrics
 from numpyvit.training import Run, augmentation, evaluate, mixing
@@ -279,7 +280,7 @@ def test_other_data_than_before_is_refused(sets, tmp_path):
         Run.resume(tmp_path, sets[1], sets[0], quiet)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", "3", "not json", '{"data": "digits"}', "\xff", "[" * 100000])
+@pytest.mark.parametrize("text", ["{}", "[1]", "3", "not json", '{"data": "digits"}', "\xff", "[" * 100000])
 def test_a_damaged_config_is_refused(sets, tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config.json is damaged: .*") as error:
@@ -351,6 +352,33 @@ def test_killed_before_the_first_checkpoint_it_starts_at_step_0(whole, sets, tmp
     (tmp_path / "checkpoint.npz").unlink()
     Run.resume(tmp_path, *sets, quiet).train(workers=1, say=quiet)
     assert np.array_equal(result(tmp_path)[0], result(whole)[0])
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_begun_again(whole, sets, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    for name in ("checkpoint.npz", "checkpoint.previous.npz"):
+        (tmp_path / "run" / name).unlink()
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(UserError, match="has lost its checkpoints: restore checkpoint"):
+        Run.resume(tmp_path / "run", *sets, quiet)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
+def test_of_two_starts_in_one_folder_one_gets_it(sets, tmp_path):
+    with open(tmp_path / "config.json", "a") as f, held(f, "no"), pytest.raises(UserError, match="by another process"):
+        Run.start(CONFIG, tmp_path, *sets)
+    assert (tmp_path / "config.json").read_text() == ""
+    Run.start(CONFIG, tmp_path, *sets)                # an empty one is no run
+    with pytest.raises(UserError, match="holds a run already"):
+        Run.start(CONFIG, tmp_path, *sets)
+
+
+def test_classes_of_other_names_are_refused(sets, tmp_path):
+    Run.start(CONFIG, tmp_path, *sets)
+    names = tuple("abcdefghij")
+    with pytest.raises(UserError, match=r"it knows the classes 0, 1, 2, .* now they are a, b"):
+        Run.resume(tmp_path, *(dataclasses.replace(part, classes=names) for part in sets), quiet)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
@@ -426,7 +454,7 @@ sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / 'run')!r}, "--
     ({"epochs": 0}, "--epochs is 0"), ({"batch_size": -3}, "--batch-size is -3"), ({"lr": float("nan")}, "--lr is nan"),
     ({"lr": 1e30}, "--lr is 1e"), ({"weight_decay": float("inf")}, "--weight-decay is inf"), ({"smoothing": 1.0}, "below 1"),
     ({"schedule": "steps"}, "--schedule .steps. is unknown"), ({"magnitude": 11.0}, "--magnitude 11.0: they go"),
-    ({"patience": 3}, "--patience wants --val"), ({"test": 0.0}, "--test is 0.0"),
+    ({"patience": 3}, "--patience wants --val"), ({"test": 1.0}, "--test is 1.0"),
     ({"beta2": 1.0}, "--beta2 is 1.0: it must be below 1"),
     ({"lr": 0.0}, "--lr is 0"), ({"weight_decay": -1.0}, "--weight-decay is -1"), ({"seed": -1}, "--seed is -1"),
     ({"val": 1.0}, "--val is 1.0"), ({"micro_batch": 0}, "--micro-batch is 0"),

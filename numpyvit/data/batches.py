@@ -40,5 +40,7 @@ def batches(data: Dataset, batch_size: int, epochs: int = 1, seed: int = 0, augm
         if augment:
             images = augment(images, rng)
         if mix:
-            images, labels = mix(images, np.eye(len(data.classes), dtype=np.float32)[labels], rng)
+            targets = np.zeros((len(index), len(data.classes)), np.float32)
+            targets[np.arange(len(index)), labels] = 1
+            images, labels = mix(images, targets, rng)
         yield normalise(images, data.mean, data.std, dtype), labels

@@ -51,7 +51,15 @@ def make_dataset(name: str, images: Array, labels: Array, classes: tuple[str, ..
         raise UserError(f"{name}: labels are {labels.dtype} of shape {labels.shape}, wanted whole numbers, (n,)")
     if len(images) != len(labels):
         raise UserError(f"{name}: {len(images)} images but {len(labels)} labels: these files do not belong together")
-    classes = like.classes if like else tuple(str(k) for k in range(int(labels.max()) + 1)) if classes is None else classes
+    if like:
+        classes = like.classes
+    elif classes is None:
+        if labels.max() >= len(labels):
+            raise UserError(f"{name}: labels go up to {labels.max()}, of {len(labels)} images: wanted 0, 1, 2 ..., as "
+                            "np.unique(labels, return_inverse=True) numbers them")
+        classes = tuple(str(k) for k in range(int(labels.max()) + 1))
+    if len(set(classes)) < max(len(classes), 2):
+        raise UserError(f"{name}: the classes are {', '.join(classes[:20])}: wanted two at least, of different names")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise UserError(f"{name}: labels go from {labels.min()} to {labels.max()}, wanted 0 to {len(classes) - 1}")
     if like and images.shape[1:] != like.images.shape[1:]:
@@ -85,14 +93,15 @@ def normalise(images: Array, mean: Array, std: Array, dtype: Any = np.float32) -
 
 
 def hold_out(data: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Split into (the rest, `fraction` of each class), at random by the seed, each part in its old order."""
+    """Split into (the rest, `fraction` of each class, but never all of it), at random by the seed, each part in its old
+    order."""
     if not 0 < fraction < 1:
         raise UserError(f"a fraction of {fraction} cannot be held out: it must lie between 0 and 1")
     rng = np.random.default_rng((seed, HELD_OUT))
     held = np.zeros(len(data), bool)
     for k in range(len(data.classes)):
         members = rng.permutation(np.flatnonzero(data.labels == k))
-        held[members[:round(fraction * len(members))]] = True
+        held[members[:min(round(fraction * len(members)), max(len(members) - 1, 0))]] = True     # one at least stays
     if not held.any() or held.all():
         raise UserError(f"holding out {fraction} of {len(data)} images leaves one part empty")
     return data.take(~held), data.take(held)

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,17 +48,24 @@ def fetch(urls: Sequence[str], path: Path, size: int, sha256: str, bar: bool = T
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (open(part, "ab+") as f, held(f, f"{path} is being fetched by another process: wait for it"),
-              tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None if bar else True) as shown):
-            fetch_into(f, urls, size, sha256, shown)
-            f.flush()
-            os.fsync(f.fileno())
-        move(part, path)
+        with open(part, "ab+") as f, held(f, f"{path} is being fetched by another process: wait for it"):
+            if path.is_file():                                           # that other one has just been ready
+                part.unlink(missing_ok=True)
+                return
+            try:
+                with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None if bar else True) as shown:
+                    fetch_into(f, urls, size, sha256, shown)
+                f.flush()
+                os.fsync(f.fileno())
+                if os.name == "posix":
+                    move(part, path)
+            finally:
+                if os.name == "posix" and f.seek(0, os.SEEK_END) == 0:
+                    part.unlink()
+        if os.name != "posix":                                           # Windows moves no open file
+            move(part, path)
     except OSError as error:
         raise not_written(path, error, "what has come is kept") from None
-    finally:
-        if part.is_file() and part.stat().st_size == 0:
-            part.unlink()
 
 
 def fetch_into(f: Any, urls: Sequence[str], size: int, sha256: str, shown: Any) -> None:
@@ -69,12 +76,13 @@ def fetch_into(f: Any, urls: Sequence[str], size: int, sha256: str, shown: Any) 
         for url in list(hosts):
             host = urlsplit(url).netloc
             try:
-                begun = receive(url, f, size, shown)
-                if digest(f) == sha256:
-                    return
-                f.truncate(0)
-                wrong = f"it sends another file than that of SHA-256 {sha256[:12]}..."
-                raise PassingError(wrong) if begun else RefusedError(wrong)    # the beginning may be to blame
+                while True:
+                    begun = receive(url, f, size, shown)
+                    if digest(f) == sha256:
+                        return
+                    f.truncate(0)
+                    if not begun:                                        # else the beginning may be to blame: once more
+                        raise RefusedError(f"it sends another file than that of SHA-256 {sha256[:12]}...")
             except RefusedError as error:
                 hosts.remove(url)
                 problems[host] = str(error)
@@ -98,16 +106,15 @@ def receive(url: str, f: Any, size: int, shown: Any) -> int:
         return at
     headers = {"User-Agent": "numpyvit", "Accept-Encoding": "identity"} | ({"Range": f"bytes={at}-"} if at else {})
     try:
-        with answer(urllib.request.Request(url, headers=headers)) as response:
+        request = urllib.request.Request(url, headers=headers)
+        with within(3 * TIMEOUT, lambda: urllib.request.urlopen(request, timeout=TIMEOUT)) as response:
             start = at if response.status == 206 else 0
             if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise RefusedError("it sends another part than it was asked for")
             length = response.headers.get("Content-Length", "")
             if length.isdecimal() and start + int(length) != size:
                 raise RefusedError(f"it offers {start + int(length):,} bytes, not {size:,}")
-            if at != start:                                              # a host that always begins at the beginning
-                shown.n = f.truncate(0)
-            copy(response, f, size, shown)
+            copy(response, f, size, shown, at - start)                   # some hosts always begin at the beginning
     except urllib.error.HTTPError as error:
         message = f"it answers {error.code} {reason(error.reason)}"
         error.close()
@@ -117,7 +124,9 @@ def receive(url: str, f: Any, size: int, shown: Any) -> int:
             raise RefusedError(message) from None
         wait = error.headers.get("Retry-After", "")
         raise PassingError(message, float(wait) if wait.isdecimal() else 0.0) from None
-    except (OSError, http.client.HTTPException) as error:
+    except UserError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:    # ValueError: headers of other kinds of nonsense
         why = getattr(error, "reason", error)
         absent = isinstance(why, socket.gaierror) or getattr(why, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH)
         message = reason(getattr(why, "strerror", None) or why)
@@ -125,20 +134,20 @@ def receive(url: str, f: Any, size: int, shown: Any) -> int:
     return at
 
 
-def answer(request: urllib.request.Request) -> Any:
-    """urlopen, in a thread that may be left behind: looking up a name knows no timeout, and a host may send its first lines
-    letter by letter."""
+def within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What call() gives, from a thread that is left behind where it takes longer: looking up a name knows no timeout, and a
+    host may send its headers and the lengths of its chunks letter by letter."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(request, timeout=TIMEOUT))
+            answers.put(call())
         except Exception as error:                                       # to be raised where it can be seen
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        found = answers.get(timeout=3 * TIMEOUT)
+        found = answers.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError("timed out") from None
     if isinstance(found, Exception):
@@ -146,15 +155,17 @@ def answer(request: urllib.request.Request) -> Any:
     return found
 
 
-def copy(response: Any, f: Any, size: int, shown: Any) -> None:
-    """From the response to the end of f."""
+def copy(response: Any, f: Any, size: int, shown: Any, drop: int) -> None:
+    """From the response to the end of f, but for the first `drop` bytes, which are there."""
     mark, seen, at = time.monotonic(), 0, f.seek(0, os.SEEK_END)
-    while block := response.read1(1 << 16):
+    while block := within(3 * TIMEOUT, lambda: response.read1(1 << 17)):
+        seen += len(block)
+        block, drop = block[drop:], max(drop - len(block), 0)
         try:
             f.write(block)
         except OSError as error:
             raise not_written(Path(f.name), error, "what has come is kept") from None
-        at, seen = at + len(block), seen + len(block)
+        at += len(block)
         shown.update(len(block))
         if at > size:
             raise RefusedError(f"it sends more than {size:,} bytes")

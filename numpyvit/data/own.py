@@ -25,9 +25,11 @@ def folder(path: str | Path, size: tuple[int, int] = (64, 64), test: float = 0.2
     passed over, which is said. Raises UserError for a picture that cannot be read, and for folders of another order.
     """
     path = Path(path)
-    parts = [path]
-    if (path / "train").is_dir():
-        parts = [path / "train", *(path / name for name in TEST_FOLDERS if (path / name).is_dir())][:2]
+    parts, subs = [path], {sub.name.lower(): sub for sub in folders(path)}
+    if "train" in subs and folders(subs["train"]):    # else it is a class of trains
+        parts = [subs["train"], *(subs[name] for name in TEST_FOLDERS if name in subs)][:2]
+        if others := [str(sub) for sub in subs.values() if sub not in parts]:
+            say(f"{path}: {', '.join(others)[:300]} passed over: only {' and '.join(str(part) for part in parts)} count")
     listed = [list_pictures(part, say) for part in parts]
     classes = tuple(sorted(listed[0]))
     if len(classes) < 2:
@@ -50,15 +52,21 @@ def list_pictures(folder: Path, say: Say) -> dict[str, list[Path]]:
     readable()                                        # has Pillow know its endings
     endings = {ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS}
     found, passed = dict[str, list[Path]](), list[Path]()
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for sub in folders(folder):
         inside = sorted(p for p in sub.iterdir() if not p.name.startswith("."))
-        found[sub.name] = [p for p in inside if p.is_file() and p.suffix.lower() in endings]
-        passed += [p for p in inside if p not in set(found[sub.name])]
+        found[sub.name] = []
+        for p in inside:
+            (found[sub.name] if p.suffix.lower() in endings and p.is_file() else passed).append(p)
         if not found[sub.name]:
             raise UserError(f"{sub} holds no pictures: wanted a folder for each class, with the class's pictures in it")
     if passed:
         say(f"{folder}: {len(passed)} things that are no pictures are passed over, {passed[0]} for one")
     return found
+
+
+def folders(path: Path) -> list[Path]:
+    """Those in it, sorted, but for hidden ones."""
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def mode_of(file: Path) -> str:

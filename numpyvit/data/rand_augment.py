@@ -108,7 +108,9 @@ def contrast(images: Array, strength: Array) -> Array:
 
 
 def colour(images: Array, strength: Array) -> Array:
-    """From or towards grey."""
+    """From or towards grey, where there are colours."""
+    if images.shape[-1] != 3:
+        return images
     return blend(luma(images), images, (1 + BLEND * strength)[:, None, None, None])
 
 
@@ -124,9 +126,9 @@ def sharpness(images: Array, strength: Array) -> Array:
 
 
 def luma(images: Array) -> Array:
-    """(b, H, W, C)  ->  (b, H, W, 1): how bright RGB looks (ITU-R 601-2), as whole numbers."""
+    """(b, H, W, C)  ->  (b, H, W, 1): how bright RGB looks (ITU-R 601-2), else the mean of the channels; whole numbers."""
     if images.shape[-1] != 3:
-        return images[..., :1]
+        return np.round(images.mean(-1, keepdims=True)).astype(np.int32)
     r, g, b = np.moveaxis(images.astype(np.int32), -1, 0)
     return ((19595 * r + 38470 * g + 7471 * b + 32768) >> 16)[..., None]
 

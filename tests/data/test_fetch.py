@@ -142,6 +142,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def file(self, start):
         self.head(302, Location="file:///etc/passwd")
 
+    def zeros_cut(self, start):
+        self.part(start)
+        self.wfile.write(bytes(1000))
+
+    def chunked_page(self, start):
+        self.head(200, Transfer_Encoding="chunked")
+        self.wfile.write(b"5\r\nhello\r\n0\r\n\r\n")
+
+    def chunked_drip(self, start):
+        self.protocol_version = "HTTP/1.1"
+        self.head(200, Transfer_Encoding="chunked")
+        for _ in range(300):
+            self.wfile.write(b"0")
+            time.sleep(0.01)
+
+    def chunked(self, start):
+        self.protocol_version = "HTTP/1.1"
+        self.head(200, Transfer_Encoding="chunked")
+        for i in range(0, len(CONTENT), 60_000):
+            self.wfile.write(f"{len(CONTENT[i:i + 60_000]):x}\r\n".encode() + CONTENT[i:i + 60_000] + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def long_length(self, start):
+        self.head(200, Content_Length="9" * 5000)
+
+    def to_nowhere(self, start):
+        self.head(302, Location="http://[bad")
+
     def nonsense(self, start):
         self.wfile.write(b"\0\1\2 not http at all\r\n\r\n" * 50)
 
@@ -186,7 +214,9 @@ def whole(tmp_path):
     ("status 429", "status 500", "good"), ("cut 100000", "good"), ("cut 100", "cut 100", "cut 0", "good"),
     ("cut 100000", "no_ranges"), ("no_length_cut 200000", "good"), ("no_length_cut 200000", "no_length"),
     ("reset", "reset", "good"), ("hang_up", "good"), ("stall", "good"), ("drip", "good"), ("silent", "good"),
-    ("cut 10", "status 416", "good"), ("page", "good"), ("nonsense", "good"), ("long_line", "good"), ("slow_head", "good")])
+    ("cut 10", "status 416", "good"), ("page", "good"), ("chunked",), ("chunked_page", "good"), ("chunked_drip", "good"),
+    ("long_length", "good"), ("to_nowhere", "good"), ("cut 200000", "no_length_cut 10", "good"),
+    ("zeros_cut", "good"), ("nonsense", "good"), ("long_line", "good"), ("slow_head", "good")])
 def test_what_can_be_got_is_got(tmp_path, server, script):
     _, url = server(*script)
     get(tmp_path, url)
@@ -232,7 +262,7 @@ def test_what_cannot_be_got_ends_with_one_line_and_never_reaches_the_cache(tmp_p
     assert not (tmp_path / "in" / "file.gz").exists()
     parts = list((tmp_path / "in").iterdir())         # none that is empty
     assert [p.name for p in parts] in ([], ["file.gz.part"])
-    assert all(0 < p.stat().st_size <= len(CONTENT) + (1 << 16) for p in parts)
+    assert all(0 < p.stat().st_size <= len(CONTENT) + (1 << 17) for p in parts)
 
 
 def test_a_beginning_that_is_wrong_is_thrown_away(tmp_path, server):
@@ -281,6 +311,20 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, server):
     assert (tmp_path / "in").read_text() == "I am a file"
 
 
+@pytest.mark.parametrize("how", ["zeros_cut", "chunked_page", "page", "status 503", "stall"])
+def test_a_host_whose_beginning_is_wrong_does_not_spoil_the_mirror(tmp_path, server, how):
+    (_, bad_url), (_, good_url) = server(how), server("good")
+    get(tmp_path, bad_url, good_url)
+    assert whole(tmp_path)
+
+
+def test_what_has_come_is_kept_where_a_host_begins_at_the_beginning(tmp_path, server):
+    _, url = server("cut 200000", "no_length_cut 10", "status 404")
+    with pytest.raises(UserError):
+        get(tmp_path, url)
+    assert (tmp_path / "in" / "file.gz.part").read_bytes() == CONTENT[:200000]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such lock")
 def test_two_at_once(tmp_path, server):
     _, url = server("good")
@@ -288,5 +332,6 @@ def test_two_at_once(tmp_path, server):
     with (open(tmp_path / "in" / "file.gz.part", "ab") as f, fetching.held(f, "no"),
           pytest.raises(UserError, match="is being fetched by another process: wait for it")):
         get(tmp_path, url)
+    assert (tmp_path / "in" / "file.gz.part").exists()                   # it was the other one's
     get(tmp_path, url)
     assert whole(tmp_path)

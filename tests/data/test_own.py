@@ -1,11 +1,13 @@
 import shutil
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from numpyvit import UserError, data
-from numpyvit.data import folder, make_dataset, npz
+from numpyvit.data import folder, image, make_dataset, npz
+from numpyvit.data.own import list_pictures
 
 
 def picture(path, colour=(200, 30, 60), size=(40, 30), mode="RGB"):
@@ -64,6 +66,34 @@ def test_grey_where_all_are_grey(tmp_path):
     assert folder(tmp_path, (8, 8))[0].images.shape[-1] == 1
     picture(tmp_path / "a" / "colour.png")
     assert folder(tmp_path, (8, 8))[0].images.shape[-1] == 3
+
+
+def test_folders_of_many_names(tmp_path):
+    for part in ("train", "Test", "val"):
+        for i in range(2):
+            picture(tmp_path / part / "a" / f"{i}.PNG")
+            picture(tmp_path / part / "b" / f"{i}.jpeg")
+    said = []
+    train, test = folder(tmp_path, (8, 8), say=said.append)
+    assert (len(train), len(test)) == (4, 4)
+    assert "val passed over: only" in said[0]
+    for name in ("car", "plane", "train"):            # vehicles
+        for i in range(5):
+            picture(tmp_path / "vehicles" / name / f"{i}.png")
+    train, test = folder(tmp_path / "vehicles", (8, 8))
+    assert train.classes == ("car", "plane", "train")
+    assert (len(train), len(test)) == (12, 3)
+
+
+def test_many_files_are_listed_in_no_time(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(4000):
+            (tmp_path / name / f"{i}.png").touch()
+    began = time.perf_counter()
+    listed = list_pictures(tmp_path, silent)
+    assert len(listed["a"]) == 4000
+    assert time.perf_counter() - began < 1.5
 
 
 @pytest.mark.parametrize(("make", "message"), [
@@ -136,6 +166,9 @@ def test_an_npz(tmp_path):
     (arrays(test_images=np.zeros((3, 8, 8, 3), np.uint8), test_labels=np.zeros(3, int)), r"test images are \(8, 8, 3\)"),
     (arrays(test_images=np.zeros((3, 8, 6, 3), np.uint8), test_labels=np.full(3, 7)), "labels go from 7 to 7"),
     (arrays(images=np.array([None] * 20)), "unpickling can run code"),
+    (arrays(labels=np.array([0, 30_000_000] * 10)), "labels go up to 30000000, of 20 images"),
+    (arrays(labels=np.zeros(20, int)), "the classes are 0: wanted two at least, of different names"),
+    (arrays(classes=np.array(list("abca"))), "wanted two at least, of different names"),
 ])
 def test_an_npz_of_something_else_gets_one_line(tmp_path, content, message):
     path = tmp_path / "mine.npz"
@@ -150,3 +183,36 @@ def test_your_own_arrays():
     assert train.images.shape == (3, 4, 4, 1)
     assert train.classes == ("0", "1", "2")
     assert train.std[0] > 0
+
+
+def test_a_picture_that_promises_more_than_its_bytes_can_mean(tmp_path):
+    Image.new("P", (300, 300)).save(tmp_path / "x.gif")
+    broken = bytearray((tmp_path / "x.gif").read_bytes())
+    broken[6:10] = b"\x2c\x31\x2c\x31"                # its screen: 12588 x 12588
+    (tmp_path / "x.gif").write_bytes(broken)
+    with pytest.raises(UserError, match=r"12,588x12,588 pixels in [\d,]+ bytes: it is damaged"):
+        data.read_picture(tmp_path / "x.gif", (8, 8))
+    Image.new("RGB", (3840, 2160)).save(tmp_path / "blank.png")
+    assert data.read_picture(tmp_path / "blank.png", (8, 8))[1] == "3840x2160 fitted into 8x8"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "I;16", "F"])
+@pytest.mark.parametrize("size", [(900, 700), (1201, 203), (64, 4001)])
+def test_a_large_picture_in_bands_is_what_it_is_as_a_whole(mode, size, monkeypatch):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, size[::-1], np.uint8)
+    whole = {"I;16": lambda: Image.fromarray(grey * np.uint16(200)), "F": lambda: Image.fromarray(grey / np.float32(300)),
+             "P": lambda: Image.fromarray(grey).quantize(200)}.get(mode, lambda: Image.fromarray(grey).convert(mode))()
+    for to in ("L", "RGB"):
+        top = image.top_grey(whole)
+        by = max(1, min(size) // 32)
+        wanted = image.to_mode(whole, to, top).reduce(by)
+        assert np.array_equal(np.asarray(image.shrunk(whole, to, 32)), np.asarray(wanted))
+
+
+def test_a_deep_grey_that_is_clear_is_laid_on_white(tmp_path):
+    values = np.array([[0, 65535], [300, 40000]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png", transparency=300)
+    pixels, remark = data.read_picture(tmp_path / "x.png", (2, 2), 1)
+    assert pixels[..., 0].tolist() == [[0, 255], [255, 156]]
+    assert "transparency laid on white" in remark

@@ -79,6 +79,14 @@ def test_image_by_image(operations, magnitude, seed):
     assert np.array_equal(result, wanted)
 
 
+@given(st.sampled_from([2, 4]), seeds)
+def test_other_channels_keep_their_own_values(C, seed):
+    images = photographs(seed, C=C)
+    assert np.array_equal(ra.colour(images, -np.ones(4)), images)
+    faded = ra.contrast(images, np.full(4, -1.0)).astype(int)            # nearly to the mean of all channels
+    assert np.abs(faded - images.mean((1, 2, 3), keepdims=True)).max() < 28
+
+
 def test_every_operation_comes_and_magnitude_is_strength():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (500, 8, 8, 3), np.uint8)
