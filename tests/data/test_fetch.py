@@ -1,5 +1,6 @@
 """A server on this machine that misbehaves in every way that we could think of."""
 
+import gc
 import hashlib
 import http.server
 import os
@@ -12,6 +13,9 @@ import pytest
 from numpyvit import UserError
 from numpyvit.data import fetch as fetching
 from numpyvit.data.fetch import fetch
+
+# urllib leaves the socket open of an answer that sends it to an address that is none; the collector finds it
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -196,6 +200,7 @@ def server(monkeypatch):
     for one in servers:
         one.shutdown()
         one.server_close()
+    gc.collect()                                      # here, and not in another test
 
 
 def get(tmp_path, *urls):
