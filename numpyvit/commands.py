@@ -45,12 +45,12 @@ def train(args: argparse.Namespace) -> None:
         run.train(args.workers, say, bar=not args.quiet)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped, saved at step {run.saved_step}; go on with: numpyvit train --resume "
-                                f"{shown(folder, args.data_dir)}") from None
+                                f"{shown(folder, args)}") from None
     if run.step < run.steps:
         say(f"no better for {run.stale} epochs: stopped, as --patience says")
     rows = read_metrics(folder)
     say(f"test accuracy {best_row(rows)['test_accuracy']:.2%} after {rows[-1]['seconds']:.1f} s of training; "
-        f"next: numpyvit evaluate {shown(folder, args.data_dir)}")
+        f"next: numpyvit evaluate {shown(folder, args)}")
 
 
 def make_config(args: argparse.Namespace, say: Callable[[str], None]) -> "tuple[TrainConfig, tuple[Dataset, Dataset]]":
@@ -79,9 +79,10 @@ def load_as(config: "TrainConfig", args: argparse.Namespace, say: Callable[[str]
     return data.load(args.data or config.data, args.data_dir, config.model.image, config.test, say, bar)
 
 
-def shown(folder: Path, data_dir: str | None) -> str:
-    """The arguments for a command that a person may copy."""
-    return shlex.quote(str(folder)) + (f" --data-dir {shlex.quote(data_dir)}" if data_dir else "")
+def shown(folder: Path, args: argparse.Namespace) -> str:
+    """The arguments for a command on this run that a person may copy."""
+    moved = ["--data", args.data] if args.resume and args.data else []
+    return shlex.join([str(folder), *moved, *(["--data-dir", args.data_dir] if args.data_dir else [])])
 
 
 def evaluate(args: argparse.Namespace) -> None:

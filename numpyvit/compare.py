@@ -32,9 +32,7 @@ def column(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     rows = read_metrics(folder)
     if not rows:
         raise UserError(f"{folder} has finished no epoch yet: there is nothing to compare")
-    fields = config.to_dict()
-    settings = {**fields.pop("model"), **fields.pop("recipe"), **fields,
-                **{f"version of {name}": version for name, version in versions.items()}}
+    settings = config.flat() | {f"version of {name}": version for name, version in versions.items()}
     last, best = rows[-1], best_row(rows)
     by = "validation" if config.val else "test set"
     peak = best if config.val else max(rows, key=lambda row: row["test_accuracy"])

@@ -146,6 +146,11 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    def flat(self) -> dict[str, Any]:
+        """Its fields, with those of its model and recipe beside them."""
+        fields = self.to_dict()
+        return {**fields.pop("model"), **fields.pop("recipe"), **fields}
+
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "TrainConfig":
         """The inverse of to_dict, also after JSON. Raises UserError for what is missing, unknown or makes no sense."""

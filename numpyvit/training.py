@@ -100,7 +100,7 @@ class Run:
     def load(self, note: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Take up the state of a checkpoint. Raises UserError for one of another run."""
         try:
-            mine, theirs = flat(self.config), flat(TrainConfig.from_dict(note["config"]))
+            mine, theirs = self.config.flat(), TrainConfig.from_dict(note["config"]).flat()
             differs = [key for key in mine if theirs[key] != mine[key] and key != "data"]     # it may have been moved
             weights, step = arrays["weights"], note["step"]
             if differs:
@@ -247,12 +247,6 @@ def evaluate(threads: Workers, params: Any, data: Dataset) -> tuple[float, float
     """(mean loss without smoothing, accuracy) on a data set."""
     logits = threads.predict(params, data)
     return float(cross_entropy_forward(logits, data.labels)[0]), accuracy(logits, data.labels)
-
-
-def flat(config: TrainConfig) -> dict[str, Any]:
-    """Its fields, with those of its model and recipe beside them."""
-    fields = config.to_dict()
-    return {**fields.pop("model"), **fields.pop("recipe"), **fields}
 
 
 @contextmanager

@@ -187,8 +187,20 @@ def test_data_that_was_moved(tmp_path, capsys):
     npz_run(tmp_path)
     (tmp_path / "mine.npz").rename(tmp_path / "yours.npz")
     assert "mine.npz is neither a folder nor an .npz" in refused(capsys, "train", "--resume", tmp_path / "run")
-    for command in (["train", "--resume"], ["evaluate"]):
+    for command in (["evaluate"], ["train", "--resume"]):
         assert main([*command, str(tmp_path / "run"), "--data", str(tmp_path / "yours.npz")]) == 0
+    assert f"next: numpyvit evaluate {tmp_path / 'run'} --data {tmp_path / 'yours.npz'}" in capsys.readouterr().out
+
+
+def test_images_that_are_not_square_go_all_the_way(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (30, 12, 20, 3), np.uint8)
+    np.savez(tmp_path / "mine.npz", images=images, labels=np.arange(30) % 3)
+    run = str(tmp_path / "run")
+    assert main(["train", "--data", str(tmp_path / "mine.npz"), "--epochs", "1", "--quiet", "--out", run]) == 0
+    assert main(["train", "--resume", run, "--quiet"]) == 0
+    assert main(["evaluate", run]) == 0
+    Image.new("RGB", (50, 20)).save(tmp_path / "x.jpg")
+    assert main(["predict", run, str(tmp_path / "x.jpg")]) == 0
 
 
 def test_a_lost_model_is_made_again(tmp_path, capsys):

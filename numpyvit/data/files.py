@@ -7,7 +7,6 @@ import tarfile
 import zlib
 from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 import numpy as np
 
@@ -142,14 +141,9 @@ def read_archive(name: str, path: Path) -> dict[str, bytes]:
                     raise UserError(f"{path} holds a file that points outside of it ({member.name!r}): it is not used")
                 wanted = known.content.get(inside.name)
                 if wanted and str(inside.parent) == known.folder and member.isreg() and member.size == wanted[0]:
-                    found[inside.name] = stream(archive, member).read()
+                    opened = archive.extractfile(member)
+                    found[inside.name] = opened.read() if opened else b""
     return found
-
-
-def stream(archive: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
-    opened = archive.extractfile(member)
-    assert opened is not None                         # of a regular member it is not
-    return opened  # type: ignore[return-value]       # an IO[bytes]
 
 
 def check(name: str, file: str, path: Path, data: bytes) -> None:
