@@ -1,10 +1,12 @@
 import dataclasses
 import gzip
 import hashlib
+import http.server
 import io
 import os
 import struct
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +242,31 @@ def test_links_in_an_archive_are_not_followed(tmp_path, monkeypatch):
     (tmp_path / "cifar10" / "cifar-10-binary.tar.gz").write_bytes(archive.getvalue())
     with pytest.raises(UserError, match=r"is not cifar10's data_batch_1.bin: it has 0 bytes"):
         data.cifar10(tmp_path)
+
+
+def test_a_set_is_fetched_once_and_read(tmp_path, monkeypatch):
+    content, archive = cifar_like("cifar10", monkeypatch)
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "cifar-10-binary.tar.gz").write_bytes(archive)
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=tmp_path / "host")
+
+        def log_message(self, *args):
+            asked.append(args)
+
+    monkeypatch.setenv("NUMPYVIT_DATA", str(tmp_path / "cache"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as host:
+        threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        known("cifar10", monkeypatch, hosts=(f"http://127.0.0.1:{host.server_port}/",))
+        for _ in range(2):
+            train, _ = data.load("cifar10")
+            assert train.images.shape == (35, 32, 32, 3)
+        host.shutdown()
+    assert len(asked) == 1
+    assert [p.name for p in (tmp_path / "cache" / "cifar10").iterdir()] == ["cifar-10-binary.tar.gz"]
 
 
 @pytest.mark.parametrize("sub", ["cifar-10-batches-py", "."])
