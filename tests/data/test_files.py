@@ -245,7 +245,7 @@ def test_links_in_an_archive_are_not_followed(tmp_path, monkeypatch):
 
 
 def test_a_set_is_fetched_once_and_read(tmp_path, monkeypatch):
-    content, archive = cifar_like("cifar10", monkeypatch)
+    _, archive = cifar_like("cifar10", monkeypatch)
     (tmp_path / "host").mkdir()
     (tmp_path / "host" / "cifar-10-binary.tar.gz").write_bytes(archive)
     asked = []
