@@ -7,6 +7,7 @@ import os
 import struct
 import tarfile
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -123,8 +124,12 @@ def damage(folder, content, how):
 def test_damaged_or_swapped_files_get_one_line(mnist_like, how):
     folder, content = mnist_like
     wanted = damage(folder / "mnist", content, how)
+    tracemalloc.start()
     with pytest.raises(UserError) as error:
         data.mnist(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000                           # of a bomb too
     assert wanted in str(error.value)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
