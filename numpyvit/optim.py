@@ -99,27 +99,37 @@ class AdamW:
         pass over all of them. Returns the norm before; where it is not finite, nothing is updated."""
         check_same(params, grads, self.m)
         norm = grad_norm(grads)
-        if not math.isfinite(norm):
-            return norm
-        self.t += 1
-        scale = clip_factor(norm, clip)
-        keep = min(self.decay, (1 + self.t) / (10 + self.t))             # soon forgets the first weights
-        xp, (b1, b2) = get_xp(params.flat), self.betas
-        root = math.sqrt(1 - b2**self.t)                                 # both corrections, moved out of the loop
-        rate, eps = lr * root / (1 - b1**self.t), self.eps * root
-        for at, decay in blocks(params.flat.size, params.decayed):
-            p, g, m, v = params.flat[at], scale * grads.flat[at], self.m.flat[at], self.v.flat[at]
-            v *= b2
-            v += (1 - b2) * (g * g)
-            g *= 1 - b1
-            m *= b1
-            m += g
-            if decay and self.weight_decay:
-                p *= 1 - lr * self.weight_decay
-            p -= rate * m / (xp.sqrt(v) + eps)
-            if self.decay:
-                self.average.flat[at] += (1 - keep) * (p - self.average.flat[at])
+        if math.isfinite(norm):
+            self.t += 1
+            self.update(params, grads, lr, clip_factor(norm, clip))
         return norm
+
+    def update(self, params: Buffer, grads: Buffer, lr: float, scale: float) -> None:
+        """All of a step, but for its norm: grads count `scale` times."""
+        for at, decay in blocks(params.flat.size, params.decayed):
+            self.adam(at, params, grads, lr, scale, self.weight_decay if decay else 0.0)
+            self.follow(at, params)
+
+    def adam(self, at: slice, params: Buffer, grads: Buffer, lr: float, scale: float, weight_decay: float) -> None:
+        """The formula, for a part of the flat array."""
+        xp, (b1, b2) = get_xp(params.flat), self.betas
+        root = math.sqrt(1 - b2**self.t)                                 # both corrections, moved out of the elements
+        rate, eps = lr * root / (1 - b1**self.t), self.eps * root
+        p, g, m, v = params.flat[at], scale * grads.flat[at], self.m.flat[at], self.v.flat[at]
+        v *= b2
+        v += (1 - b2) * (g * g)
+        g *= 1 - b1
+        m *= b1
+        m += g
+        if weight_decay:
+            p *= 1 - lr * weight_decay
+        p -= rate * m / (xp.sqrt(v) + eps)
+
+    def follow(self, at: slice, params: Buffer) -> None:
+        """The average, for a part of the flat array."""
+        if self.decay:
+            keep = min(self.decay, (1 + self.t) / (10 + self.t))         # soon forgets the first weights
+            self.average.flat[at] += (1 - keep) * (params.flat[at] - self.average.flat[at])
 
     def state(self) -> dict[str, Array]:
         """What a checkpoint keeps."""

@@ -12,8 +12,12 @@ from typing import Any
 from .data import Dataset
 from .data.by_name import is_own
 from .errors import UserError, check_choice
+from .muon import Muon
+from .optim import AdamW
 from .schedules import SHAPES
 from .vit import ViTConfig, is_count, is_real, presets
+
+OPTIMIZERS: dict[str, type[AdamW]] = {"adamw": AdamW, "muon": Muon}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Recipe:
     weight_decay: float = 0.05
     beta2: float = 0.999
     average: float = 0.0
+    optimizer: str = "adamw"
     schedule: str = "cosine"
     warmup: float = 1.0
     clip: float = 1.0
@@ -44,6 +49,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, presets)
+        check_choice("--optimizer", self.optimizer, OPTIMIZERS)
         check_choice("--schedule", self.schedule, SHAPES)
         for name in ("epochs", "batch_size"):
             if not is_count(getattr(self, name)):
@@ -68,10 +74,11 @@ OPTIONS = {
     "preset": "the model; `numpyvit info` lists them",
     "epochs": "how often each image is seen",
     "batch_size": "images in a step",
-    "lr": "AdamW's highest learning rate",
+    "lr": "the highest learning rate",
     "weight_decay": "of the matrices",
     "beta2": "decay of AdamW's second moment",
     "average": "decay of the average of the weights that is evaluated and kept in place of the last ones; 0: none",
+    "optimizer": "adamw, or muon, for the matrices",
     "schedule": "of the learning rate after its warm-up: cosine, linear or constant",
     "warmup": "epochs, but at most a fifth of the run",
     "clip": "the gradients' largest norm",

@@ -20,9 +20,8 @@ from .classifier import Classifier
 from .data import Dataset
 from .errors import UserError
 from .losses import accuracy, cross_entropy, cross_entropy_forward
-from .optim import AdamW
 from .parallel import Workers, ahead, micro_batch_size
-from .recipes import Recipe, TrainConfig
+from .recipes import OPTIMIZERS, Recipe, TrainConfig
 from .runs import (
     MODEL,
     add_row,
@@ -55,7 +54,7 @@ class Run:
             config = dataclasses.replace(config, micro_batch=micro_batch_size(config.model.tokens, r.batch_size))
         self.config, self.model = config, ViT(config.model)
         self.params = self.model.init(config.seed)
-        self.optimizer = AdamW(self.params, (0.9, r.beta2), weight_decay=r.weight_decay, average=r.average)
+        self.optimizer = OPTIMIZERS[r.optimizer](self.params, (0.9, r.beta2), weight_decay=r.weight_decay, average=r.average)
         self.kept = self.optimizer.average            # the weights to evaluate and to keep
         self.epoch_steps = datasets.steps_per_epoch(len(self.train_set), r.batch_size)
         self.steps = r.epochs * self.epoch_steps

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numpyvit import SGD, AdamW, UserError, ViT, ViTConfig, optim
+from numpyvit import SGD, AdamW, Muon, Param, UserError, ViT, ViTConfig, init, optim
+from numpyvit.muon import orthogonal
 from numpyvit.optim import grad_norm
 from numpyvit.testing import normal, seeds
 
@@ -56,7 +57,7 @@ def test_sgd_by_the_formula(seed, block):
     assert np.allclose(params.flat, p, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("make", [SGD, AdamW])
+@pytest.mark.parametrize("make", [SGD, AdamW, Muon])
 @given(seed=seeds)
 def test_state_takes_it_up_where_it_stopped(make, seed):
     params, gradients, _ = draw(seed)
@@ -88,7 +89,7 @@ def test_state_of_another_optimizer_or_model_is_refused():
         SGD(params).load_state({"v": np.zeros(3, np.float32)})
 
 
-@pytest.mark.parametrize("make", [SGD, AdamW])
+@pytest.mark.parametrize("make", [SGD, AdamW, Muon])
 @given(seed=seeds, clip=st.sampled_from([1e-3, 1.0, 1e3]))
 def test_clipping_scales_to_the_norm_and_never_up(make, seed, clip):
     params, gradients, _ = draw(seed)
@@ -104,7 +105,7 @@ def test_clipping_scales_to_the_norm_and_never_up(make, seed, clip):
     assert np.allclose(params.flat, other.flat, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("make", [SGD, AdamW])
+@pytest.mark.parametrize("make", [SGD, AdamW, Muon])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_where_the_norm_is_not_finite_nothing_is_updated(make, bad):
     params = model.init()
@@ -123,10 +124,10 @@ def test_the_norm_of_huge_and_tiny_gradients(size):
     assert grad_norm(grads) == pytest.approx(size * math.sqrt(grads.flat.size), rel=1e-5, abs=0)
 
 
-@given(seeds, st.sampled_from([7, 32768]))
-def test_the_average_follows_the_weights(seed, block):
+@given(seeds, st.sampled_from([7, 32768]), st.sampled_from([AdamW, Muon]))
+def test_the_average_follows_the_weights(seed, block, make):
     params, gradients, _ = draw(seed)
-    optimizer, g, wanted = AdamW(params, average=0.25), params.zeros_like(), params.flat.copy()
+    optimizer, g, wanted = make(params, average=0.25), params.zeros_like(), params.flat.copy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optim, "BLOCK", block)
         for t, flat in enumerate(gradients, 1):
@@ -138,3 +139,48 @@ def test_the_average_follows_the_weights(seed, block):
     again = AdamW(params, average=0.25)
     again.load_state(optimizer.state())
     assert np.array_equal(again.average.flat, optimizer.average.flat)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), seeds)
+def test_orthogonal_makes_all_singular_values_about_one(I, O, seed):
+    m = normal((I, O), seed)
+    u, s, v = np.linalg.svd(m, full_matrices=False)
+    made = u.T @ orthogonal(m) @ v.T                                     # u and v are its own too
+    assert np.allclose(made, np.diag(np.diag(made)), atol=1e-9)
+    large = s > 0.02 * math.sqrt(np.sum(s**2))
+    assert np.all((np.diag(made) > 0.65) & (np.diag(made) < 1.25) | ~large)
+    assert np.allclose(orthogonal(m.T), orthogonal(m).T)
+    assert np.allclose(orthogonal(1e3 * m), orthogonal(m), atol=1e-4)
+    assert not orthogonal(np.zeros((I, O))).any()
+
+
+@given(seeds)
+def test_muon_by_the_formula(seed):
+    params, gradients, _ = draw(seed)
+    start, optimizer = params.copy(), Muon(params, (0.8, 0.95), 1e-3, 0.2, average=0.25, momentum=0.9)
+    run(optimizer, params, gradients, 0.1)
+    rest = start.copy()                                                  # what is no matrix gets AdamW's step
+    run(AdamW(rest, (0.8, 0.95), 1e-3, 0.2), rest, gradients, 0.1)
+    assert np.array_equal(params.flat[params.decayed:], rest.flat[params.decayed:])
+    g = params.zeros_like()
+    for name, p in params.params.items():
+        if not p.decay:
+            continue
+        w, v = start[name].copy(), 0.0
+        for t, flat in enumerate(gradients, 1):
+            g.flat[...] = flat
+            v = 0.9 * v + g[name]
+            w = w - 0.1 / t * (0.2 * math.sqrt(max(p.shape)) * orthogonal(g[name] + 0.9 * v) + 0.2 * w)
+        assert np.allclose(params[name], w, rtol=1e-10, atol=1e-12)
+
+
+def test_muon_wants_matrices():
+    class Layer:
+        def __init__(self):
+            self.w = Param((2, 3, 4), lambda rng, shape: np.ones(shape), decay=True)
+
+        def forward(self, params, x):
+            return x, None
+
+    with pytest.raises(UserError, match=r"a weight of shape \(2, 3, 4\) decays: Muon wants all those to be matrices"):
+        Muon(init(Layer()))

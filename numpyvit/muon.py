@@ -1,0 +1,63 @@
+"""Muon: momentum whose every matrix is made orthogonal, for the weights that are matrices; AdamW for the rest."""
+
+import math
+
+from .backend import Array
+from .errors import UserError
+from .optim import AdamW, blocks
+from .params import Buffer
+
+# a s + b s^3 + c s^5: five times over, it brings every s from 0.01 to 1 into 0.7 to 1.2
+A, B, C, ROUNDS = 3.4445, -4.7750, 2.0315, 5
+RMS = 0.2            # of an update's elements, which is about what AdamW's have: so one rate fits both
+
+
+def orthogonal(m: Array) -> Array:
+    """m (I, O)  ->  about u v', where m = u diag(s) v' is its singular value decomposition: all s made 1.
+
+    An odd polynomial of m acts on each s alone: m m' m = u diag(s^3) v'. So a polynomial that draws all of 0..1 to 1 does so
+    for the singular values, with products of matrices only (Newton and Schulz). This one (Jordan et al., 2024, "Muon: an
+    optimizer for hidden layers") ends between 0.7 and 1.2, and sooner than one that would end at 1; more is not needed.
+    """
+    x = m / (math.sqrt(float((m * m).sum())) + 1e-7)                     # its largest s is 1 at most
+    wide = m.shape[0] > m.shape[1]
+    x = x.T if wide else x                                               # so that x x' is the smaller product
+    for _ in range(ROUNDS):
+        xx = x @ x.T
+        x = A * x + (B * xx + C * (xx @ xx)) @ x
+    return x.T if wide else x
+
+
+class Muon(AdamW):
+    """For each matrix, with v = momentum * v + g:
+
+        p = p - lr (0.2 sqrt(max(I, O)) orthogonal(g + momentum v) + weight_decay p)
+
+    Gradients of matrices are steep in a few directions and shallow in the others; this steps equally far in all of them. An
+    orthogonal matrix has elements of root mean square 1 / sqrt(max(I, O)), so the factor makes that of the update 0.2 (Liu
+    et al., 2025, "Muon is scalable for LLM training", equation 4). The weights that are no matrices, those that do not
+    decay, get AdamW's step at the same rate. betas, eps, average: AdamW's.
+    """
+
+    def __init__(self, params: Buffer, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.05, average: float = 0.0, momentum: float = 0.95) -> None:
+        super().__init__(params, betas, eps, weight_decay, average)
+        self.momentum = momentum
+        self.matrices = [p for p in params.params.values() if p.decay]
+        for p in self.matrices:
+            if len(p.shape) != 2:
+                raise UserError(f"a weight of shape {p.shape} decays: Muon wants all those to be matrices; use AdamW")
+
+    def update(self, params: Buffer, grads: Buffer, lr: float, scale: float) -> None:
+        """As AdamW.update. Of the matrices m holds the momentum, and v nothing."""
+        for p in self.matrices:
+            w, g, m = params[p], scale * grads[p], self.m[p]
+            m *= self.momentum
+            m += g
+            g += self.momentum * m                                       # Nesterov's
+            w *= 1 - lr * self.weight_decay
+            w -= (lr * RMS * math.sqrt(max(p.shape))) * orthogonal(g)
+        for at, decay in blocks(params.flat.size, params.decayed):
+            if not decay:
+                self.adam(at, params, grads, lr, scale, 0.0)
+            self.follow(at, params)
