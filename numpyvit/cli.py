@@ -41,6 +41,8 @@ def add_data(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", type=text, metavar="NAME",
                    help=f"{', '.join(data.names)}, the path of a folder of pictures (CLASS/*, or train/CLASS/* and "
                         "test/CLASS/*), or that of an .npz with images and labels; default: digits")
+    p.add_argument("--recipe", type=text, metavar="NAME",
+                   help="a recipe other than the data set's own, mnist-best say; implies its data set")
     add_data_dir(p)
     p.add_argument("--image-size", type=count, metavar="N", help="make pictures of a folder fit NxN (default 64)")
     p.add_argument("--test", type=float, metavar="FRACTION",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .data import Dataset
     from .recipes import TrainConfig
 
-FIXED = ("image_size", "test", "seed", "micro_batch", "val", "patience", "out")     # by a run's config.json
+FIXED = ("recipe", "image_size", "test", "seed", "micro_batch", "val", "patience", "out")     # by a run's config.json
 
 
 def train(args: argparse.Namespace) -> None:
@@ -57,9 +57,13 @@ def make_config(args: argparse.Namespace, say: Callable[[str], None]) -> "tuple[
     """What the options say, and the data."""
     from . import data
     from .data.by_name import is_own
-    from .recipes import TrainConfig
+    from .recipes import MADE_FOR, TrainConfig, recipes
 
-    name = args.data or "digits"
+    if args.recipe:
+        check_choice("recipe", args.recipe, recipes)
+    name = args.data or MADE_FOR.get(args.recipe, args.recipe) or "digits"
+    if name == "own":
+        raise UserError("--recipe own wants --data with the path of your own images")
     if args.test is not None and not is_own(name):
         raise UserError(f"--test is for your own images: {name} has a test set of its own")
     if args.image_size and not Path(name).is_dir():
@@ -68,7 +72,7 @@ def make_config(args: argparse.Namespace, say: Callable[[str], None]) -> "tuple[
     if size > 4096:
         raise UserError(f"--image-size is {size}: it can be 4096 at most")
     sets = data.load(name, args.data_dir, (size, size), test, say, not args.quiet)
-    given = {key: getattr(args, key) for key in (*OPTIONS, "seed", "micro_batch", "val", "patience", "test")}
+    given = {key: getattr(args, key) for key in (*OPTIONS, "recipe", "seed", "micro_batch", "val", "patience", "test")}
     return TrainConfig.make(name, sets[0], **given), sets
 
 

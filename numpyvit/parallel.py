@@ -80,10 +80,11 @@ class Workers:
         else:
             list(self._pool.map(run, items))
 
-    def loss_and_grad(self, params: Buffer, images: Array, labels: Array, step: int = 0) -> tuple[float, Buffer]:
+    def loss_and_grad(self, params: Buffer, images: Array, labels: Array, step: int = 0, all_patches: bool = False
+                      ) -> tuple[float, Buffer]:
         """The mean loss over the batch and its gradients: images (B, H, W, C), normalised, labels (B,) or (B, K).
 
-        step: seeds dropout, together with the seed and the micro-batch's index.
+        step: seeds dropout, together with the seed and the micro-batch's index. all_patches: no patch dropout.
         """
         B, labels = len(images), np.asarray(labels)
         if len(labels) != B:
@@ -97,7 +98,7 @@ class Workers:
             grads = tree.buffer(params)
             rng = np.random.default_rng((self.seed, DROPOUT, step, i))
             with np.errstate(over="ignore", invalid="ignore"):           # the trainer looks at the loss and the norm
-                logits, cache = self.model.forward(params, images[part], rng)
+                logits, cache = self.model.forward(params, images[part], rng, all_patches=all_patches)
                 loss, dlogits = self.loss(logits, labels[part], count=max(B, 1))
                 self.model.backward(dlogits, cache, grads)
                 tree.add(i, float(loss), grads)

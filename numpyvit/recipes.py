@@ -46,6 +46,7 @@ class Recipe:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    whole: float = 0.3
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, presets)
@@ -62,6 +63,8 @@ class Recipe:
         for name in ("smoothing", "scale", "beta2", "average"):
             if getattr(self, name) >= 1:
                 raise UserError(f"{option(name)} is {getattr(self, name)}: it must be below 1")
+        if self.whole > 1:
+            raise UserError(f"--whole is {self.whole}: it goes to 1")
         if self.erase > 1 or self.magnitude > 10:
             raise UserError(f"--erase is {self.erase}, --magnitude {self.magnitude}: they go to 1, and to 10")
         if not (self.randaugment == 0 or is_count(self.randaugment)):
@@ -92,6 +95,7 @@ OPTIONS = {
     "magnitude": "of RandAugment, from 0 to 10",
     "erase": "share of the images that get a rectangle of noise",
     "mixup": "mix two images and their labels; X: both parameters of the Beta distribution of their shares",
+    "whole": "share of the run, at its end, that sees all patches, where the model has patch dropout",
     "cutmix": "put a piece of one image into another; X as for mixup. With both, one of them in each batch",
 }
 
@@ -103,7 +107,10 @@ recipes: dict[str, Recipe] = {
     "cifar10": Recipe("cifar10", epochs=6, shift=4, flip=True),
     "cifar100": Recipe("cifar10", epochs=6, shift=4, flip=True),
     "own": Recipe("photos", epochs=40, batch_size=64, lr=1e-3, warmup=4, turn=5, scale=0.1, shift=2),
+    "mnist-best": Recipe("mnist-best", epochs=25, lr=5e-3, weight_decay=0.1, beta2=0.98, average=0.998, optimizer="muon",
+                         smoothing=0.05, turn=10, scale=0.1, shear=0.1, shift=2),
 }
+MADE_FOR = {"mnist-best": "mnist"}                    # the data set, where it is not called like the recipe
 
 
 @dataclass(frozen=True)
@@ -134,20 +141,21 @@ class TrainConfig:
             raise UserError("--patience wants --val: which share of the training set is to tell when it gets no better?")
 
     @classmethod
-    def make(cls, name: str, train: Dataset, preset: str | None = None, **changes: Any) -> "TrainConfig":
-        """The recipe of data set `name`, with the preset's model made to fit its images, and with `changes`, which are
-        fields of Recipe or of TrainConfig; those that are None change nothing."""
+    def make(cls, name: str, train: Dataset, preset: str | None = None, recipe: str | None = None,
+             **changes: Any) -> "TrainConfig":
+        """The recipe of this name, by default that of data set `name`, with the preset's model made to fit its images, and
+        with `changes`, which are fields of Recipe or of TrainConfig; those that are None change nothing."""
         own = is_own(name)
-        if not own:
-            check_choice("recipe", name, recipes)
+        of = recipe or ("own" if own else name)
+        check_choice("recipe", of, recipes)
         changes = {key: value for key, value in {**changes, "preset": preset}.items() if value is not None}
         ours = {f.name for f in dataclasses.fields(cls)}
-        recipe = dataclasses.replace(recipes["own" if own else name], **{k: v for k, v in changes.items() if k not in ours})
+        r = dataclasses.replace(recipes[of], **{k: v for k, v in changes.items() if k not in ours})
         H, W, C = train.images.shape[1:]
-        model = presets[recipe.preset]
+        model = presets[r.preset]
         model = dataclasses.replace(model, image_size=H if H == W else (H, W), channels=C, classes=len(train.classes),
                                     patch_size=fitting_patch(H, W) if own and not preset else model.patch_size)
-        return cls(str(Path(name).resolve()) if own else name, model, recipe,
+        return cls(str(Path(name).resolve()) if own else name, model, r,
                    **{k: v for k, v in changes.items() if k in ours})
 
     def to_dict(self) -> dict[str, Any]:

@@ -143,7 +143,8 @@ class Run:
             saved, save_seconds = began, 0.0
             batches = datasets.batches(self.train_set, r.batch_size, r.epochs, c.seed, augmentation(r), mixing(r), self.step)
             for images, labels in ahead(batches) if not self.finished else ():
-                loss, grads = threads.loss_and_grad(self.params, images, labels, self.step)
+                whole = self.step >= (1 - r.whole) * self.steps
+                loss, grads = threads.loss_and_grad(self.params, images, labels, self.step, all_patches=whole)
                 self.check_finite(loss, "loss")
                 norm = self.optimizer.step(self.params, grads, self.rate(self.step), r.clip)
                 self.check_finite(norm, "gradients' norm")

@@ -12,6 +12,7 @@ from .layers.block import Block
 from .layers.dropout import dropout_backward, dropout_forward
 from .layers.head import Head
 from .layers.layernorm import LayerNorm
+from .layers.patch_dropout import patch_dropout_backward, patch_dropout_forward
 from .layers.patches import PatchEmbed
 from .layers.positions import ClsToken, Positions, sinusoidal
 from .params import Buffer, init, params_of
@@ -38,6 +39,7 @@ class ViTConfig:
     dropout: float = 0.0                              # after embeddings, attention projection, MLP
     attention_dropout: float = 0.0
     drop_path: float = 0.0                            # at the last block; rises linearly with depth
+    patch_dropout: float = 0.0                        # share of the patches that each image goes on without
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
@@ -55,7 +57,7 @@ class ViTConfig:
             raise UserError(f"qkv_bias is {self.qkv_bias!r}: it must be True or False")
         if not (is_real(self.norm_eps) and self.norm_eps > 0):
             raise UserError(f"norm_eps is {self.norm_eps!r}: it must be a number above 0")
-        for name in ("dropout", "attention_dropout", "drop_path"):
+        for name in ("dropout", "attention_dropout", "drop_path", "patch_dropout"):
             if not (is_real(getattr(self, name)) and 0 <= getattr(self, name) <= 0.99):
                 raise UserError(f"{name} is {getattr(self, name)!r}: it must be a number from 0 to 0.99")
         check_choice("pooling", self.pooling, ["cls", "mean"])
@@ -129,11 +131,13 @@ class ViT:
         return sum(p.size for p in self.params.values())
 
     def forward(self, params: Buffer, images: Array, rng: np.random.Generator | None = None,
-                taps: dict[str, Any] | None = None, need_cache: bool = True) -> tuple[Array, tuple | Any]:
+                taps: dict[str, Any] | None = None, need_cache: bool = True, all_patches: bool = False
+                ) -> tuple[Array, tuple | Any]:
         """images (B, H, W, C), normalised, of the weights' dtype  ->  logits (B, K), cache.
 
-        rng: draws dropout's masks; None: no dropout. need_cache=False: for evaluation; each layer's cache is dropped as
-        it comes. taps: a dict that receives {"blocks.0": {"attention": (B, h, N, N), "output": (B, N, D)}, ...}.
+        rng: draws dropout's masks; None: no dropout. all_patches: no patch dropout. need_cache=False: for evaluation; each
+        layer's cache is dropped as it comes. taps: a dict that receives {"blocks.0": {"attention": (B, h, N, N), "output":
+        (B, N, D)}, ...}.
         Raises UserError for images that do not fit.
         """
         self.check_images(params, images)
@@ -144,6 +148,8 @@ class ViT:
             x, _ = self.positions.forward(params, x)                     # (1)  + E_pos
         elif self.config.positions == "sinusoidal":
             x = x + get_xp(x).asarray(sinusoidal(*x.shape[1:]), x.dtype)
+        p = 0.0 if all_patches else self.config.patch_dropout
+        x, c_patches = patch_dropout_forward(x, p, rng, 1 if self.cls_token else 0)
         x, c_drop = dropout_forward(x, self.config.dropout, rng)
 
         caches: list[tuple] = []
@@ -160,11 +166,11 @@ class ViT:
         x, c_norm = self.norm.forward(params, x[:, :1] if self.cls_token else x)
         x = x[:, 0] if self.cls_token else x.sum(1) / n                  # (4)  y = norm(z_L^0), or the mean   (B, D)
         logits, c_head = self.head.forward(params, x)                    # (B, K)
-        return logits, (c_embed, c_drop, caches, n, c_norm, c_head) if need_cache else None
+        return logits, (c_embed, c_patches, c_drop, caches, n, c_norm, c_head) if need_cache else None
 
     def backward(self, dlogits: Array, cache: tuple, grads: Buffer, need_dx: bool = False) -> Array | Any:
         """dlogits (B, K)  ->  dimages (B, H, W, C) where need_dx, else None; adds the weights' gradients into grads."""
-        c_embed, c_drop, caches, n, c_norm, c_head = cache
+        c_embed, c_patches, c_drop, caches, n, c_norm, c_head = cache
         dx = self.head.backward(dlogits, c_head, grads)                  # (B, D)
         if self.cls_token:
             dx = self.norm.backward(dx[:, None], c_norm, grads)          # (B, 1, D)
@@ -177,6 +183,7 @@ class ViT:
         for block, c in zip(reversed(self.blocks), reversed(caches), strict=True):
             dx = block.backward(dx, c, grads)
         dx = dropout_backward(dx, c_drop)
+        dx = patch_dropout_backward(dx, c_patches)
         if self.positions:
             dx = self.positions.backward(dx, None, grads)
         if self.cls_token:
@@ -219,6 +226,7 @@ def paper_presets() -> dict[str, ViTConfig]:
 presets: dict[str, ViTConfig] = {
     "digits": ViTConfig(8, 4, 1, 10, width=64, depth=4, heads=4, mlp_width=128),
     "mnist": ViTConfig(28, 7, 1, 10, width=64, depth=3, heads=4, mlp_width=128),
+    "mnist-best": ViTConfig(28, 4, 1, 10, width=64, depth=4, heads=4, mlp_width=128, pooling="mean"),
     "fashion-mnist": ViTConfig(28, 7, 1, 10, width=64, depth=4, heads=4, mlp_width=128),
     "cifar10": ViTConfig(32, 4, 3, 10, width=128, depth=6, heads=4, mlp_width=256),
     "photos": ViTConfig(64, 8, 3, 10, width=128, depth=6, heads=4, mlp_width=256),

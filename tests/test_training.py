@@ -213,8 +213,8 @@ def test_a_run_of_version_0_2_goes_on(whole, sets, tmp_path):
 
     with pytest.raises(RuntimeError, match="enough"):
         run.train(workers=1, say=stop)
-    newer = {"model": set(), "recipe": {"schedule", "shear", "randaugment", "magnitude", "erase", "mixup", "cutmix"},
-             None: {"test", "patience"}}
+    newer = {"model": {"patch_dropout"}, None: {"test", "patience"},
+             "recipe": {"optimizer", "whole", "schedule", "shear", "randaugment", "magnitude", "erase", "mixup", "cutmix"}}
 
     def older(fields):
         for outer, names in newer.items():
@@ -354,6 +354,20 @@ def test_killed_before_the_first_checkpoint_it_starts_at_step_0(whole, sets, tmp
     assert np.array_equal(result(tmp_path)[0], result(whole)[0])
 
 
+def test_patches_are_left_out_until_the_end_of_the_run(sets, tmp_path, monkeypatch):
+    model = dataclasses.replace(CONFIG.model, patch_dropout=0.5)
+    config = dataclasses.replace(CONFIG, model=model, recipe=dataclasses.replace(CONFIG.recipe, whole=0.4))
+    seen, loss_and_grad = [], Workers.loss_and_grad
+
+    def watched(self, *args, all_patches):
+        seen.append(all_patches)
+        return loss_and_grad(self, *args, all_patches=all_patches)
+
+    monkeypatch.setattr(Workers, "loss_and_grad", watched)
+    Run.start(config, tmp_path, *sets).train(workers=1, say=quiet)
+    assert seen == [False] * 9 + [True] * 6
+
+
 def test_a_run_that_lost_its_checkpoints_is_not_begun_again(whole, sets, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     for name in ("checkpoint.npz", "checkpoint.previous.npz"):
@@ -471,6 +485,11 @@ def test_a_preset_is_made_to_fit_the_data():
     config = TrainConfig.make("cifar10", train, "ViT-Ti/16", epochs=2, lr=None)
     assert (config.model.image, config.model.channels, config.model.classes) == ((32, 64), 3, 4)
     assert (config.recipe.epochs, config.model.width) == (2, 192)
+
+
+def test_a_recipe_of_another_name(sets):
+    config = TrainConfig.make("digits", sets[0], "digits", "mnist-best", epochs=3)
+    assert (config.data, config.recipe.optimizer, config.recipe.epochs, config.model.patch) == ("digits", "muon", 3, (4, 4))
 
 
 def test_augmentation_of_the_recipes():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpyvit import AdamW, UserError, ViT, ViTConfig, cross_entropy, presets
 from numpyvit.gradcheck import noisy, noisy_pair
 from numpyvit.layers.dropout import dropout_forward
+from numpyvit.layers.patch_dropout import patch_dropout_forward
 from numpyvit.layers.positions import sinusoidal
 from numpyvit.testing import (
     assert_batch_splits,
@@ -52,7 +53,7 @@ def test_dropout_is_frozen_by_its_seed_and_off_in_evaluation(config, seed):
     assert np.array_equal(a, b)
     plain, _ = model.forward(params, x)
     assert np.array_equal(plain, model.forward(params, x, need_cache=False)[0])
-    if not (config.dropout or config.attention_dropout or config.drop_path):
+    if not (config.dropout or config.attention_dropout or config.drop_path or config.patch_dropout):
         assert np.array_equal(a, plain)
 
 
@@ -70,6 +71,9 @@ def test_the_last_blocks_shortcut_changes_nothing(config, seed):
     assert close(dx, dx_long, 1e-9)
     assert close(g.flat, g_long.flat, 1e-9)
     N, D = config.tokens, config.width
+    if config.patch_dropout:
+        first = int(config.pooling == "cls")
+        N = first + max(1, round((1 - config.patch_dropout) * (N - first)))
     assert list(taps) == [f"blocks.{i}" for i in range(config.depth)]
     for tap in taps.values():
         assert tap["attention"].shape == (2, config.heads, N, N)
@@ -86,7 +90,7 @@ def test_starts_at_a_loss_of_ln_K(name, seed):
     assert loss == pytest.approx(math.log(presets[name].classes), abs=0.1)
 
 
-@pytest.mark.parametrize("field", ["dropout", "attention_dropout", "drop_path"])
+@pytest.mark.parametrize("field", ["dropout", "attention_dropout", "drop_path", "patch_dropout"])
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_each_kind_of_dropout_is_on_in_training(field, pooling):
     config = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8, pooling=pooling, **{field: 0.5})
@@ -110,6 +114,7 @@ def test_the_stack_is_the_papers_equations(config, seed):
         z = z + params["positions.w"]
     elif config.positions == "sinusoidal":
         z = z + sinusoidal(config.tokens, config.width)
+    z, _ = patch_dropout_forward(z, config.patch_dropout, rng, int(config.pooling == "cls"))
     z, _ = dropout_forward(z, config.dropout, rng)
     for block in model.blocks:
         z, _ = block.forward(params, z, rng)

@@ -17,6 +17,7 @@ from ..layers.head import Head
 from ..layers.layernorm import LayerNorm
 from ..layers.linear import Linear
 from ..layers.mlp import MLP
+from ..layers.patch_dropout import patch_dropout_backward, patch_dropout_forward
 from ..layers.patches import PatchEmbed
 from ..layers.positions import ClsToken, Positions
 from ..layers.softmax import softmax_backward, softmax_forward
@@ -68,6 +69,8 @@ def layer_checks(seed: int = 0) -> Checks:
         "dropout": partial(function, lambda x: dropout_forward(x, 0.5, rng()), dropout_backward, x, names=["x"], zero=["x"]),
         "drop path": partial(function, lambda x: drop_path_forward(x, 0.5, rng()), drop_path_backward,
                              normal((4, 2, 3), seed), names=["x"], zero=["x"]),
+        "patch dropout": partial(function, lambda x: patch_dropout_forward(x, 0.4, rng(), 1), patch_dropout_backward, x,
+                                 names=["x"]),
         "mlp": partial(layer, MLP(6, 5), x),
         "head": partial(layer, Head(6, 4), x[0]),
         "head with a hidden layer": partial(layer, Head(6, 4, hidden=5), x[0]),
@@ -97,7 +100,7 @@ def layer_checks(seed: int = 0) -> Checks:
 def check_config(config: ViTConfig, seed: int = 0, tick: Callable[[], Any] | None = None) -> Report:
     """The whole model, with two images, and with its dropout, if it has any. tick is called at each forward."""
     model, images = ViT(config), normal((2, *config.image, config.channels), seed)
-    dropped = config.dropout or config.attention_dropout or config.drop_path
+    dropped = config.dropout or config.attention_dropout or config.drop_path or config.patch_dropout
     forward = model.forward
 
     def counted(*args: Any, **options: Any) -> Any:
@@ -121,7 +124,7 @@ def model_checks(seed: int = 0) -> Checks:
     for values in itertools.product(*OPTIONS.values()):
         fields = dict(zip(OPTIONS, values, strict=True))
         p = fields["dropout"]
-        config = ViTConfig(**MODEL, **fields, attention_dropout=p, drop_path=p)
+        config = ViTConfig(**MODEL, **fields, attention_dropout=p, drop_path=p, patch_dropout=p)
         name = ", ".join(f"{name} {value}" for name, value in fields.items())
         checks[f"model: {name}"] = partial(check_config, config, seed)
     return checks

@@ -10,6 +10,7 @@
     few_queries the same where only the class token asks
     mlp         each token by itself
     dropout     dropping activations, and whole branches
+    patch_dropout  leaving out tokens
     block       the encoder block: attention and MLP around a residual stream
     head        features into class scores
 
