@@ -101,8 +101,8 @@ OPTIONS = {
 
 recipes: dict[str, Recipe] = {
     "digits": Recipe("digits", epochs=80, lr=3e-3, warmup=5, turn=10, scale=0.1, shift=0.5),
-    "mnist": Recipe("mnist", epochs=8, lr=4e-3, weight_decay=0.1, beta2=0.98, average=0.998, smoothing=0.05,
-                    turn=10, scale=0.1, shift=1),
+    "mnist": Recipe("mnist", epochs=8, lr=5e-3, weight_decay=0.1, beta2=0.98, average=0.998, optimizer="muon",
+                    smoothing=0.05, turn=10, scale=0.1, shift=1),
     "fashion-mnist": Recipe("fashion-mnist", epochs=12, shift=1, flip=True),
     "cifar10": Recipe("cifar10", epochs=6, shift=4, flip=True),
     "cifar100": Recipe("cifar10", epochs=6, shift=4, flip=True),
