@@ -9,7 +9,7 @@ from PIL import Image
 from numpyvit import Classifier, data
 from numpyvit.checkpoint import load_npz
 from numpyvit.cli import main
-from numpyvit.data import files
+from numpyvit.data import fetch as fetching
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_download_fetches_what_is_not_there(tmp_path, capsys, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"hello")
 
-    monkeypatch.setattr(files, "fetch", fetch)
+    monkeypatch.setattr(fetching, "fetch", fetch)
     monkeypatch.setenv("NUMPYVIT_DATA", str(tmp_path / "cache"))
     for _ in range(2):                                # the second time there is nothing left to fetch
         assert main(["download", "fashion-mnist", "cifar100"]) == 0

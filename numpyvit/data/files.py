@@ -14,7 +14,6 @@ from ..backend import Array
 from ..disk import read_arrays, reason
 from ..errors import UserError, check_choice
 from .dataset import Dataset, hold_out, make_dataset
-from .fetch import digest, fetch
 from .known import DIGITS, IDX_FILES, KNOWN, data_folder
 
 names = ("digits", *KNOWN)
@@ -81,6 +80,8 @@ def cifar_set(name: str, data_dir: str | Path | None, bar: bool, test: str, labe
 def download(name: str, data_dir: str | Path | None = None, bar: bool = True) -> Path:
     """Fetch what is not there yet of a known data set; returns its folder. Raises UserError where that does not succeed,
     saying which files may be put there by hand."""
+    from .fetch import fetch  # here: it imports all of HTTP and SSL
+
     check_choice("data set", name, KNOWN)
     known, folder = KNOWN[name], data_folder(data_dir) / name
     if data_dir and not Path(data_dir).is_dir():
@@ -130,7 +131,7 @@ def read_archive(name: str, path: Path) -> dict[str, bytes]:
     known, found = KNOWN[name], dict[str, bytes]()
     with open(path, "rb") as f:
         size, sha256 = known.remote[path.name]
-        if path.stat().st_size != size or digest(f) != sha256:
+        if path.stat().st_size != size or hashlib.file_digest(f, "sha256").hexdigest() != sha256:
             raise UserError(f"{path} is not the canonical one: it has {path.stat().st_size:,} bytes, wanted {size:,} of "
                             f"SHA-256 {sha256[:12]}...; it is damaged or another file, get it again")
         f.seek(0)
