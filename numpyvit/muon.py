@@ -7,7 +7,7 @@ from .errors import UserError
 from .optim import AdamW, blocks
 from .params import Buffer
 
-# a s + b s^3 + c s^5: five times over, it brings every s from 0.01 to 1 into 0.7 to 1.2
+# A s + B s^3 + C s^5: five times over, it brings every s from 0.02 to 1 into 0.65 to 1.25
 A, B, C, ROUNDS = 3.4445, -4.7750, 2.0315, 5
 RMS = 0.2            # of an update's elements, which is about what AdamW's have: so one rate fits both
 
@@ -17,15 +17,15 @@ def orthogonal(m: Array) -> Array:
 
     An odd polynomial of m acts on each s alone: m m' m = u diag(s^3) v'. So a polynomial that draws all of 0..1 to 1 does so
     for the singular values, with products of matrices only (Newton and Schulz). This one (Jordan et al., 2024, "Muon: an
-    optimizer for hidden layers") ends between 0.7 and 1.2, and sooner than one that would end at 1; more is not needed.
+    optimizer for hidden layers") ends near 1, and sooner than one that would end at 1; more is not needed.
     """
     x = m / (math.sqrt(float((m * m).sum())) + 1e-7)                     # its largest s is 1 at most
-    wide = m.shape[0] > m.shape[1]
-    x = x.T if wide else x                                               # so that x x' is the smaller product
+    tall = m.shape[0] > m.shape[1]
+    x = x.T if tall else x                                               # so that x x' is the smaller product
     for _ in range(ROUNDS):
         xx = x @ x.T
         x = A * x + (B * xx + C * (xx @ xx)) @ x
-    return x.T if wide else x
+    return x.T if tall else x
 
 
 class Muon(AdamW):

@@ -1,7 +1,7 @@
 """Patch dropout: in training, each image goes on with some of its patches only (Liu et al., 2022, "PatchDropout").
 
 An encoder's weights belong to no place, and a token carries its place with it (so this comes after the positions): it works
-with any number of tokens. With half of them a step takes about half of the time, and no two looks at an image are the same.
+with any number of tokens. With half of them a step is about half of the work, and no two looks at an image are the same.
 Evaluation sees all of them. Nothing is scaled: attention and the mean over tokens are averages already.
 """
 
@@ -13,25 +13,25 @@ Cache = tuple[Array, Array, tuple[int, ...]] | None
 
 
 def patch_dropout_forward(x: Array, p: float, rng: np.random.Generator | None, first: int = 0) -> tuple[Array, Cache]:
-    """x (B, N, D)  ->  y (B, M, D), cache: None, and y is x, where p = 0 or rng = None.
+    """x (B, N, D)  ->  y (B, kept, D), cache: None, and y is x, where p = 0 or rng = None.
 
-    Of each image's tokens round((1 - p) (N - first)), but one at least, are kept, in their order, drawn for each image; the
-    first `first`, class tokens, always are.
+    Of each image's patches round((1 - p) (N - first)), but one at least, stay, in their order, drawn for each image. The
+    `first` tokens before them, the class token, always stay: kept counts both.
     """
     if rng is None or p == 0:
         return x, None
     B, N, _ = x.shape
-    kept = max(1, round((1 - p) * (N - first)))
-    order = rng.integers(0, 2**64, (B, N - first), np.uint64).argsort(axis=1, kind="stable")
-    index = np.sort(order[:, :kept], axis=1) + first
+    patches = max(1, round((1 - p) * (N - first)))
+    order = rng.integers(0, 2**64, (B, N - first), np.uint64).argsort(axis=1, kind="stable")     # a shuffle for each image
+    index = np.sort(order[:, :patches], axis=1) + first
     index = np.concatenate([np.broadcast_to(np.arange(first), (B, first)), index], axis=1)
     xp = get_xp(x)
-    rows, index = xp.arange(B)[:, None], xp.asarray(index)               # (B, 1), (B, M)
+    rows, index = xp.arange(B)[:, None], xp.asarray(index)               # (B, 1), (B, kept)
     return x[rows, index], (rows, index, x.shape)
 
 
 def patch_dropout_backward(dy: Array, cache: Cache) -> Array:
-    """dy (B, M, D)  ->  dx (B, N, D): each token that was kept was copied, so its gradient goes back to its place; the
+    """dy (B, kept, D)  ->  dx (B, N, D): each token that was kept was copied, so its gradient goes back to its place; the
     others had no part in the loss."""
     if cache is None:
         return dy
