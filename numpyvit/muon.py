@@ -4,8 +4,8 @@ import math
 
 from .backend import Array
 from .errors import UserError
-from .optim import AdamW, blocks
-from .params import Buffer
+from .optim import AdamW, Each, blocks
+from .params import Buffer, Param
 
 # A s + B s^3 + C s^5: five times over, it brings every s from 0.02 to 1 into 0.65 to 1.25
 A, B, C, ROUNDS = 3.4445, -4.7750, 2.0315, 5
@@ -43,20 +43,22 @@ class Muon(AdamW):
                  weight_decay: float = 0.05, average: float = 0.0, momentum: float = 0.95) -> None:
         super().__init__(params, betas, eps, weight_decay, average)
         self.momentum = momentum
-        self.matrices = [p for p in params.params.values() if p.decay]
+        self.matrices = sorted((p for p in params.params.values() if p.decay), key=lambda p: -p.size)     # the longest first
         for p in self.matrices:
             if len(p.shape) != 2:
                 raise UserError(f"a weight of shape {p.shape} decays: Muon wants all those to be matrices; use AdamW")
 
-    def update(self, params: Buffer, grads: Buffer, lr: float, scale: float) -> None:
+    def update(self, params: Buffer, grads: Buffer, lr: float, scale: float, each: Each) -> None:
         """As AdamW.update. Of the matrices m holds the momentum, and v nothing."""
-        for p in self.matrices:
+        def turn(p: Param) -> None:
             w, g, m = params[p], scale * grads[p], self.m[p]
             m *= self.momentum
             m += g
             g += self.momentum * m                                       # Nesterov's
             w *= 1 - lr * self.weight_decay
             w -= (lr * RMS * math.sqrt(max(p.shape))) * orthogonal(g)
+
+        each(turn, self.matrices)
         for at, decay in blocks(params.flat.size, params.decayed):
             if not decay:
                 self.adam(at, params, grads, lr, scale, 0.0)

@@ -3,7 +3,7 @@ intermediate results are small and stay in the cache.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,15 @@ from .errors import UserError
 from .params import Buffer
 
 BLOCK = 32768        # elements. AdamW is 1.05 to 1.1 times faster for it, and makes no arrays of the model's size
+
+
+Each = Callable[[Callable[[Any], object], Sequence[Any]], None]
+
+
+def one_by_one(run: Callable[[Any], object], items: Sequence[Any]) -> None:
+    """What Workers.each does over threads."""
+    for item in items:
+        run(item)
 
 
 def blocks(size: int, decayed: int) -> Iterator[tuple[slice, bool]]:
@@ -94,18 +103,20 @@ class AdamW:
         self.m, self.v, self.t = params.zeros_like(), params.zeros_like(), 0
         self.average = params.copy() if average else params
 
-    def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None) -> float:
+    def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None,
+             each: Each = one_by_one) -> float:
         """One update of params, in place, with the gradients scaled to a norm of at most `clip`, and of the average, in one
-        pass over all of them. Returns the norm before; where it is not finite, nothing is updated."""
+        pass over all of them. each: what may go over threads, Workers.each, does. Returns the norm before; where it is not
+        finite, nothing is updated."""
         check_same(params, grads, self.m)
         norm = grad_norm(grads)
         if math.isfinite(norm):
             self.t += 1
-            self.update(params, grads, lr, clip_factor(norm, clip))
+            self.update(params, grads, lr, clip_factor(norm, clip), each)
         return norm
 
-    def update(self, params: Buffer, grads: Buffer, lr: float, scale: float) -> None:
-        """All of a step, but for its norm: grads count `scale` times."""
+    def update(self, params: Buffer, grads: Buffer, lr: float, scale: float, each: Each) -> None:
+        """All of a step, but for its norm: grads count `scale` times. (Too little work for threads, here.)"""
         for at, decay in blocks(params.flat.size, params.decayed):
             self.adam(at, params, grads, lr, scale, self.weight_decay if decay else 0.0)
             self.follow(at, params)

@@ -6,7 +6,7 @@ cut depends on the model and the batch only, so the result has the same bits wit
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from typing import Any, TypeVar
@@ -72,7 +72,8 @@ class Workers:
         self._stack.close()
         self._pool = None
 
-    def _map(self, run: Callable[[int], None], items: range) -> None:
+    def each(self, run: Callable[[Any], object], items: Sequence[Any]) -> None:
+        """run(item) for each of them, over the threads. Raises UserError outside of `with`, and what a call raised."""
         if self._pool is None:
             raise UserError("these Workers are not at work: use them inside `with Workers(model) as workers:`")
         if len(items) == 1:
@@ -103,7 +104,7 @@ class Workers:
                 self.model.backward(dlogits, cache, grads)
                 tree.add(i, float(loss), grads)
 
-        self._map(run, range(pieces))
+        self.each(run, range(pieces))
         return tree.root
 
     def predict(self, params: Buffer, data: Dataset | Array) -> Array:
@@ -122,7 +123,7 @@ class Workers:
 
         c = self.model.config
         with blas_threads(self.workers) if n <= size and n * c.tokens * c.width > LONE else nullcontext():
-            self._map(run, range(0, n, size))
+            self.each(run, range(0, n, size))
         return logits
 
 

@@ -154,7 +154,7 @@ def limit(config: ViTConfig, batch: int, workers: Workers) -> Callable[[], objec
         calls = free.get()
         run_all(calls)
         free.put(calls)
-    return lambda: workers._map(piece, range(-(-batch // size)))
+    return lambda: workers.each(piece, range(-(-batch // size)))
 
 
 def profile(config: ViTConfig, batch: int, workers: int | None = None, micro_batch: int | None = None) -> str:

@@ -51,7 +51,8 @@ class Run:
             self.train_set, self.val_set = datasets.hold_out(train, config.val, config.seed)
         r = config.recipe
         if config.micro_batch is None:                # fixed once, so that resuming cuts the batches alike
-            config = dataclasses.replace(config, micro_batch=micro_batch_size(config.model.tokens, r.batch_size))
+            tokens = round(config.model.tokens * (1 - config.model.patch_dropout * (1 - r.whole)))     # a mean over the run
+            config = dataclasses.replace(config, micro_batch=micro_batch_size(tokens, r.batch_size))
         self.config, self.model = config, ViT(config.model)
         self.params = self.model.init(config.seed)
         self.optimizer = OPTIMIZERS[r.optimizer](self.params, (0.9, r.beta2), weight_decay=r.weight_decay, average=r.average)
@@ -146,7 +147,7 @@ class Run:
                 whole = self.step >= (1 - r.whole) * self.steps
                 loss, grads = threads.loss_and_grad(self.params, images, labels, self.step, all_patches=whole)
                 self.check_finite(loss, "loss")
-                norm = self.optimizer.step(self.params, grads, self.rate(self.step), r.clip)
+                norm = self.optimizer.step(self.params, grads, self.rate(self.step), r.clip, threads.each)
                 self.check_finite(norm, "gradients' norm")
                 self.step += 1
                 self.loss_sum += loss * len(labels)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import ThreadpoolController, threadpool_info
 
-from numpyvit import AdamW, UserError, ViT, ViTConfig, Workers, cross_entropy, machine, parallel, presets
+from numpyvit import AdamW, Muon, UserError, ViT, ViTConfig, Workers, cross_entropy, machine, parallel, presets
 from numpyvit.data import Dataset
 from numpyvit.machine import keep_freed_memory
 from numpyvit.parallel import Tree, ahead, micro_batch_size
@@ -24,24 +24,25 @@ def draw(B, seed, dtype=np.float32):
     return normal((B, 6, 6, 2), seed, dtype), np.random.default_rng(seed).integers(0, 5, B)
 
 
-def train(workers, micro_batch, steps=20):
+def train(workers, micro_batch, make, steps=20):
     model = ViT(CONFIG)
     params = model.init()
-    optimizer = AdamW(params)
+    optimizer = make(params, average=0.9)
     with Workers(model, partial(cross_entropy, smoothing=0.1), seed=3, workers=workers, micro_batch=micro_batch) as w:
         losses = []
         for step in range(steps):
             loss, grads = w.loss_and_grad(params, *draw(23 - step % 4, step), step=step)
-            optimizer.step(params, grads, 1e-2)
+            optimizer.step(params, grads, 1e-2, each=w.each)
             losses.append(loss)
-        return losses, params.flat, w.predict(params, draw(37, 99)[0])
+        return losses, params.flat, optimizer.average.flat, w.predict(params, draw(37, 99)[0])
 
 
+@pytest.mark.parametrize("make", [AdamW, Muon])
 @pytest.mark.parametrize("micro_batch", [1, 4, 5, 100])
-def test_the_same_bits_whatever_the_number_of_workers(micro_batch):
-    one = train(1, micro_batch)
+def test_the_same_bits_whatever_the_number_of_workers(micro_batch, make):
+    one = train(1, micro_batch, make)
     for workers in (2, 3, 8):
-        for a, b in zip(train(workers, micro_batch), one, strict=True):
+        for a, b in zip(train(workers, micro_batch, make), one, strict=True):
             assert np.array_equal(a, b)
 
 
@@ -171,7 +172,7 @@ def test_predict_normalises_a_dataset():
 @pytest.mark.parametrize(("config", "batch", "size"), [
     (presets["mnist"], 128, 64),                      # 17 tokens
     (ViTConfig(28, 4), 128, 32),                      # 50 tokens
-    (presets["cifar10"], 128, 16),                    # 65 tokens
+    (presets["cifar10"], 128, 16),                    # 64 tokens
     (presets["ViT-Ti/16"], 16, 8),                    # 197 tokens
     (presets["digits"], 64, 64),                      # 5 tokens: one piece
     (ViTConfig(2048, 16), 4, 1),                      # 16385 tokens: never less than an image
