@@ -9,6 +9,7 @@ from .backend import Array
 from .checkpoint import load_npz, save_npz
 from .data import Dataset, read_picture
 from .data.image import border_grey
+from .data.ink import fit_ink, ink_box
 from .errors import UserError
 from .layers.softmax import softmax_forward
 from .parallel import Workers
@@ -20,7 +21,8 @@ KIND = "numpyvit classifier 1"
 
 @dataclass(frozen=True)
 class Classifier:
-    """mean, std (C,): of the training images, with 255 as 1. background: the usual grey of their border, 0 to 255."""
+    """mean, std (C,): of the training images, with 255 as 1. background: the usual grey of their border, 0 to 255. box: the
+    side that what is drawn has in all of them, in the middle (MNIST); 0: they are not like that."""
 
     model: ViT
     params: Buffer
@@ -28,6 +30,7 @@ class Classifier:
     std: Array
     classes: tuple[str, ...]
     background: float = 0.0
+    box: int = 0
 
     def __post_init__(self) -> None:
         C, K = self.config.channels, self.config.classes
@@ -45,11 +48,13 @@ class Classifier:
     @classmethod
     def of(cls, model: ViT, params: Buffer, train: Dataset) -> "Classifier":
         """With the preprocessing of the data set that it was trained on."""
-        return cls(model, params, train.mean, train.std, train.classes, border_grey(train.images[:1000]))
+        some = train.images[:1000]
+        return cls(model, params, train.mean, train.std, train.classes, border_grey(some), ink_box(some))
 
     def save(self, path: str | Path) -> None:
         """Write one .npz file, atomically. Raises UserError where it cannot be written."""
-        note = {"config": self.config.to_dict(), "classes": self.classes, "background": self.background}
+        note = {"config": self.config.to_dict(), "classes": self.classes, "background": self.background,
+                "box": self.box}
         save_npz(Path(path), KIND, note, {"weights": self.params.flat, "mean": self.mean, "std": self.std})
 
     @classmethod
@@ -59,7 +64,8 @@ class Classifier:
         try:
             model = ViT(ViTConfig.from_dict(note["config"]))
             params = Buffer(model.params, arrays["weights"])
-            return cls(model, params, arrays["mean"], arrays["std"], tuple(note["classes"]), float(note["background"]))
+            return cls(model, params, arrays["mean"], arrays["std"], tuple(note["classes"]), float(note["background"]),
+                       int(note.get("box", 0)))                          # version 0.2.0 had none
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path} does not hold a whole classifier ({error})") from None
 
@@ -74,12 +80,17 @@ class Classifier:
 
     def read_image(self, path: str | Path) -> tuple[Array, str]:
         """Any picture as data.read_picture makes it fit this model, and a remark on what was done to it. It is inverted too,
-        where the model learned light strokes on a dark ground and this is dark on light (or the other way round)."""
+        where the model learned light strokes on a dark ground and this is dark on light (or the other way round), and what
+        is drawn is moved to the middle where the model knows it nowhere else; but a picture of the model's size is not."""
         if self.config.channels not in (1, 3):
             raise UserError(f"this model wants images of {self.config.channels} channels, picture files have 1 or 3: use "
                             "Classifier.predict")
-        pixels, remark = read_picture(path, self.config.image, self.config.channels)
+        size = self.config.image
+        pixels, remark = read_picture(path, size, self.config.channels, finer=4 if self.box else 1)
         if self.config.channels == 1 and abs(border_grey(pixels[None]) - self.background) > 127:
             pixels, remark = 255 - pixels, remark + ", inverted: it was " + (
                 "dark on light" if self.background < 128 else "light on dark")
+        if pixels.shape[:2] != size:
+            pixels = fit_ink(pixels, size, self.box)
+            remark += f", the drawing to {self.box}x{self.box} in the middle"
         return pixels, remark

@@ -23,11 +23,13 @@ UPRIGHT = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRAN
 GREY = ("1", "L", "LA", "La")
 
 
-def read_picture(path: str | Path, size: tuple[int, int], channels: int | None = None) -> tuple[Array, str]:
+def read_picture(path: str | Path, size: tuple[int, int], channels: int | None = None, finer: int = 1
+                 ) -> tuple[Array, str]:
     """A file that Pillow opens  ->  (H, W, C) uint8 for size (H, W), and a remark on what was done to it.
 
     Its first frame, turned as its EXIF says, laid on white where it is transparent, made grey (channels=1) or RGB (3; None:
-    as it is itself), and fitted whole into the size, on a border of its own colour. Raises UserError for what is no image,
+    as it is itself), and fitted whole into the size, on a border of its own colour. finer: one of another size comes back
+    (finer * H, finer * W, C), for somebody who will cut a part out of it. Raises UserError for what is no image,
     and for one that promises more pixels than its bytes can mean.
     """
     from PIL import Image, ImageOps
@@ -44,11 +46,11 @@ def read_picture(path: str | Path, size: tuple[int, int], channels: int | None =
                     raise ValueError(f"{width:,}x{height:,} pixels in {Path(path).stat().st_size:,} bytes: it is damaged")
                 channels = channels or (1 if is_grey(opened.mode) else 3)
                 if opened.format == "JPEG":                              # decode no more than some pixels for each of ours
-                    opened.draft(None, (4 * max(H, W), 4 * max(H, W)))
+                    opened.draft(None, (4 * max(H, W) * finer,) * 2)
                 opened.load()
                 clear = opened.has_transparency_data
                 turn = opened.getexif().get(ORIENTATION, 1)
-                image = shrunk(opened, "L" if channels == 1 else "RGB", 4 * max(H, W))
+                image = shrunk(opened, "L" if channels == 1 else "RGB", 4 * max(H, W) * finer)
     except Exception as error:                                           # whatever a damaged file makes a decoder raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         if isinstance(error, Image.UnidentifiedImageError):
@@ -57,7 +59,9 @@ def read_picture(path: str | Path, size: tuple[int, int], channels: int | None =
     if turn in UPRIGHT:
         image = image.transpose(Image.Transpose[UPRIGHT[turn]])
         width, height = (height, width) if turn >= 5 else (width, height)
-    remark = f"{width}x{height}" + (f" fitted into {W}x{H}" if (width, height) != (W, H) else "")
+    remark = f"{width}x{height}"
+    if (width, height) != (W, H):
+        remark, W, H = f"{remark} fitted into {W}x{H}", finer * W, finer * H
     remark += f", first of {frames} frames" if frames > 1 else ""
     remark += ", transparency laid on white" if clear else ""
     pixels = np.atleast_3d(np.asarray(image))
