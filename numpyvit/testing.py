@@ -57,12 +57,13 @@ def vit_configs(draw: st.DrawFn, dropout: bool = False) -> ViTConfig:
     """Tiny models in every option; with dropout=True, in every kind of dropout too. norm_eps is large: over two or three
     features, which are often nearly equal, a layernorm without it is all but a step."""
     (_, H, W, C), patch = draw(shapes_BHWC())
-    heads = draw(st.integers(1, 2))
+    heads, positions = draw(st.integers(1, 2)), draw(st.sampled_from(["learned", "sinusoidal", "rotary", "none"]))
+    E = 4 if positions == "rotary" else draw(st.integers(1, 3))
     p = st.sampled_from([0.0, 0.3]) if dropout else st.just(0.0)
     return ViTConfig(
-        (H, W), patch, C, classes=draw(st.integers(1, 4)), width=heads * draw(st.integers(1, 3)), heads=heads,
+        (H, W), patch, C, classes=draw(st.integers(1, 4)), width=heads * E, heads=heads,
         depth=draw(st.integers(1, 2)), mlp_width=draw(st.integers(1, 4)), pooling=draw(st.sampled_from(["cls", "mean"])),
-        positions=draw(st.sampled_from(["learned", "sinusoidal", "none"])), gelu=draw(st.sampled_from(["tanh", "erf"])),
+        positions=positions, gelu=draw(st.sampled_from(["tanh", "erf"])),
         head_hidden=draw(st.sampled_from([0, 3])), qkv_bias=draw(st.booleans()), norm_eps=0.1, dropout=draw(p),
         attention_dropout=draw(p), drop_path=draw(p), patch_dropout=draw(p))
 

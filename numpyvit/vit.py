@@ -15,6 +15,7 @@ from .layers.layernorm import LayerNorm
 from .layers.patch_dropout import patch_dropout_backward, patch_dropout_forward
 from .layers.patches import PatchEmbed
 from .layers.positions import ClsToken, Positions, sinusoidal
+from .layers.rotary import turns
 from .params import Buffer, init, params_of
 
 
@@ -31,7 +32,7 @@ class ViTConfig:
     heads: int = 4                                    # h
     mlp_width: int = 128                              # F
     pooling: str = "cls"                              # "cls": a class token; "mean": of all tokens, no class token
-    positions: str = "learned"                        # "learned", "sinusoidal", "none"
+    positions: str = "learned"                        # "learned", "sinusoidal", "rotary", "none"
     gelu: str = "tanh"                                # "tanh", "erf"
     head_hidden: int = 0                              # 0: one linear layer; else the paper's pre-training head
     qkv_bias: bool = True
@@ -61,7 +62,7 @@ class ViTConfig:
             if not (is_real(getattr(self, name)) and 0 <= getattr(self, name) <= 0.99):
                 raise UserError(f"{name} is {getattr(self, name)!r}: it must be a number from 0 to 0.99")
         check_choice("pooling", self.pooling, ["cls", "mean"])
-        check_choice("positions", self.positions, ["learned", "sinusoidal", "none"])
+        check_choice("positions", self.positions, ["learned", "sinusoidal", "rotary", "none"])
         check_choice("gelu", self.gelu, ["tanh", "erf"])
         (H, W), (p1, p2) = self.image, self.patch
         if H % p1 or W % p2:
@@ -69,6 +70,9 @@ class ViTConfig:
                             "choose a patch_size that divides the image_size")
         if self.width % self.heads:
             raise UserError(f"width {self.width} cannot be split over {self.heads} heads: choose heads that divide it")
+        if self.positions == "rotary" and self.width // self.heads % 4:
+            raise UserError(f"heads of width {self.width // self.heads} cannot turn by row and by column: for rotary "
+                            "positions choose width and heads so that it is a multiple of 4")
 
     @property
     def image(self) -> tuple[int, int]:
@@ -81,10 +85,15 @@ class ViTConfig:
         return (self.patch_size, self.patch_size) if isinstance(self.patch_size, int) else self.patch_size
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        (H, W), (p1, p2) = self.image, self.patch
+        return H // p1, W // p2
+
+    @property
     def tokens(self) -> int:
         """N: the patches, and the class token where there is one."""
-        (H, W), (p1, p2) = self.image, self.patch
-        return (H // p1) * (W // p2) + (self.pooling == "cls")
+        return self.grid[0] * self.grid[1] + (self.pooling == "cls")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -113,6 +122,7 @@ class ViT:
         self.embed = PatchEmbed(c.image, c.patch, c.channels, c.width)
         self.cls_token = ClsToken(c.width) if c.pooling == "cls" else None
         self.positions = Positions(c.tokens, c.width) if c.positions == "learned" else None
+        self.turns = turns(c.grid, c.width // c.heads, int(c.pooling == "cls")) if c.positions == "rotary" else None
         self.blocks = [
             Block(c.width, c.heads, c.mlp_width, gelu=c.gelu, qkv_bias=c.qkv_bias, eps=c.norm_eps, dropout=c.dropout,
                   attention_dropout=c.attention_dropout, drop_path=c.drop_path * (i + 1) / c.depth)
@@ -150,15 +160,19 @@ class ViT:
             x = x + get_xp(x).asarray(sinusoidal(*x.shape[1:]), x.dtype)
         p = 0.0 if all_patches else self.config.patch_dropout
         x, c_patches = patch_dropout_forward(x, p, rng, 1 if self.cls_token else 0)
+        turn = None
+        if self.turns is not None:                                       # the places of the tokens that are left
+            turn = get_xp(x).asarray(self.turns, f"c{2 * x.itemsize}")
+            turn = turn if c_patches is None else turn[c_patches[1]]
         x, c_drop = dropout_forward(x, self.config.dropout, rng)
 
         caches: list[tuple] = []
         for i, block in enumerate(self.blocks):                          # (2), (3)
             # Only the class token's row of the last block is read, so only that is computed (which saves four fifths of that
-            # block), unless the caller wants to see all of it.
-            last = self.cls_token and block is self.blocks[-1] and taps is None
+            # block), unless the caller wants to see all of it, or keys are turned, which few_queries.py has none of.
+            last = self.cls_token and block is self.blocks[-1] and taps is None and turn is None
             tap = None if taps is None else taps.setdefault(f"blocks.{i}", {})
-            x, c = block.forward(params, x, rng, 1 if last else None, tap)
+            x, c = block.forward(params, x, rng, 1 if last else None, tap, turn)
             if need_cache:
                 caches.append(c)
             del c                                                        # else it lives through the next block
@@ -228,7 +242,8 @@ presets: dict[str, ViTConfig] = {
     "mnist": ViTConfig(28, 7, 1, 10, width=64, depth=3, heads=4, mlp_width=128),
     "mnist-best": ViTConfig(28, 4, 1, 10, width=64, depth=4, heads=4, mlp_width=128, pooling="mean"),
     "fashion-mnist": ViTConfig(28, 7, 1, 10, width=64, depth=4, heads=4, mlp_width=128),
-    "cifar10": ViTConfig(32, 4, 3, 10, width=128, depth=6, heads=4, mlp_width=256),
+    "cifar10": ViTConfig(32, 4, 3, 10, width=128, depth=6, heads=4, mlp_width=256, pooling="mean", positions="rotary",
+                         patch_dropout=0.75),
     "photos": ViTConfig(64, 8, 3, 10, width=128, depth=6, heads=4, mlp_width=256),
     **paper_presets(),
 }

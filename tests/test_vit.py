@@ -10,6 +10,7 @@ from numpyvit.gradcheck import noisy, noisy_pair
 from numpyvit.layers.dropout import dropout_forward
 from numpyvit.layers.patch_dropout import patch_dropout_forward
 from numpyvit.layers.positions import sinusoidal
+from numpyvit.layers.rotary import turns
 from numpyvit.testing import (
     assert_batch_splits,
     assert_dtype_kept,
@@ -114,10 +115,15 @@ def test_the_stack_is_the_papers_equations(config, seed):
         z = z + params["positions.w"]
     elif config.positions == "sinusoidal":
         z = z + sinusoidal(config.tokens, config.width)
-    z, _ = patch_dropout_forward(z, config.patch_dropout, rng, int(config.pooling == "cls"))
+    first, turn = int(config.pooling == "cls"), None
+    if config.positions == "rotary":
+        turn = np.tile(turns(config.grid, config.width // config.heads, first), (2, 1, 1))
+    z, kept = patch_dropout_forward(z, config.patch_dropout, rng, first)
+    if turn is not None and kept is not None:
+        turn = turn[kept[0], kept[1]]
     z, _ = dropout_forward(z, config.dropout, rng)
     for block in model.blocks:
-        z, _ = block.forward(params, z, rng)
+        z, _ = block.forward(params, z, rng, turn=turn)
     z, _ = model.norm.forward(params, z)
     wanted, _ = model.head.forward(params, z[:, 0] if config.pooling == "cls" else z.mean(1))
     assert close(model.forward(params, x, np.random.default_rng(seed))[0], wanted, 1e-10)
@@ -156,7 +162,7 @@ def test_overfits_eight_images(pooling, seed):
 
 def test_a_model_takes_no_tokens_order_from_attention_alone():
     """Without positions, patches in another order give the same logits; with positions they do not."""
-    for positions, same in (("none", True), ("learned", False), ("sinusoidal", False)):
+    for positions, same in (("none", True), ("learned", False), ("sinusoidal", False), ("rotary", False)):
         config = ViTConfig(4, 2, 1, 3, width=8, depth=2, heads=2, mlp_width=8, positions=positions)
         model = ViT(config)
         params, x = noisy(model, 0), images_for(config, 2, 0)
@@ -168,6 +174,7 @@ def test_a_model_takes_no_tokens_order_from_attention_alone():
     ({"patch_size": 5}, "28x28 cannot be cut into patches of 5x5: choose a patch_size that divides"),
     ({"image_size": (28, 30)}, "28x30 cannot be cut"),
     ({"width": 66}, "width 66 cannot be split over 4 heads"),
+    ({"width": 24, "positions": "rotary"}, "heads of width 6 cannot turn by row and by column"),
     ({"pooling": "men"}, "did you mean 'mean'"),
     ({"positions": "sinusoid"}, "did you mean 'sinusoidal'"),
     ({"gelu": "relu"}, "one of tanh, erf"),

@@ -20,6 +20,7 @@ from ..layers.mlp import MLP
 from ..layers.patch_dropout import patch_dropout_backward, patch_dropout_forward
 from ..layers.patches import PatchEmbed
 from ..layers.positions import ClsToken, Positions
+from ..layers.rotary import rotary_backward, rotary_forward, turns
 from ..layers.softmax import softmax_backward, softmax_forward
 from ..losses import cross_entropy_backward, cross_entropy_forward
 from ..params import params_of
@@ -32,7 +33,7 @@ Checks = dict[str, Callable[[], Report]]
 MODEL: dict[str, Any] = {"image_size": (6, 4), "patch_size": (3, 2), "channels": 2, "classes": 3, "width": 8, "depth": 2,
                          "heads": 2, "mlp_width": 6}
 OPTIONS: dict[str, list[Any]] = {
-    "pooling": ["cls", "mean"], "positions": ["learned", "sinusoidal", "none"], "head_hidden": [0, 5],
+    "pooling": ["cls", "mean"], "positions": ["learned", "sinusoidal", "rotary", "none"], "head_hidden": [0, 5],
     "gelu": ["tanh", "erf"], "dropout": [0.0, 0.2], "qkv_bias": [True, False],
 }
 
@@ -62,6 +63,8 @@ def layer_checks(seed: int = 0) -> Checks:
         "patches": partial(layer, PatchEmbed((4, 6), (2, 3), 2, 3), images),
         "class token": partial(layer, ClsToken(6), x),
         "positions": partial(layer, Positions(3, 6), x),
+        "rotary": partial(function, lambda x: rotary_forward(x, turns((1, 2), 4, 1)), rotary_backward,
+                          normal((2, 3, 2, 4), seed), names=["x"]),
         "layernorm": partial(layer, LayerNorm(6), x),
         "gelu, tanh": partial(layer, GELU("tanh"), x),
         "gelu, erf": partial(layer, GELU("erf"), x),

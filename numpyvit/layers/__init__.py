@@ -3,6 +3,7 @@
     linear      y = x w + b, and the three gradients that everything else rests on
     patches     an image as a row of patches: reshape, transpose, reshape
     positions   the class token in front, positions added
+    rotary      positions as angles between queries and keys
     layernorm   normalise each token over its features
     gelu        the MLP's nonlinearity, in two forms (erf.py: the error function it needs)
     softmax     scores into probabilities

@@ -15,6 +15,7 @@ from ..params import Buffer
 from .dropout import draw_mask
 from .few_queries import few_queries_backward, few_queries_forward
 from .linear import Linear
+from .rotary import rotary_backward, rotary_forward
 from .softmax import softmax_backward, softmax_forward
 
 
@@ -93,8 +94,9 @@ class Attention:
         self.proj = Linear(width, width)
 
     def forward(self, params: Buffer, x: Array, rng: np.random.Generator | None = None, rows: int | None = None,
-                taps: dict[str, Any] | None = None) -> tuple[Array, tuple]:
-        """x (B, N, D)  ->  y (B, rows or N, D), cache. taps["attention"]: the probabilities (B, h, N, N); needs all rows."""
+                taps: dict[str, Any] | None = None, turn: Array | None = None) -> tuple[Array, tuple]:
+        """x (B, N, D)  ->  y (B, rows or N, D), cache. taps["attention"]: the probabilities (B, h, N, N). turn: the tokens'
+        places, as in rotary.py. Both need all rows."""
         B, N, D = x.shape
         mask = None
         if rng is not None and self.dropout:
@@ -103,18 +105,20 @@ class Attention:
             w, b = params[self.qkv.w], params[self.qkv.b] if self.qkv.b else None
             o, c2 = few_queries_forward(x, w, b, self.heads, rows, mask) # (B, rows, D)
             y, c3 = self.proj.forward(params, o)
-            return y, (None, c2, c3)
+            return y, (None, c2, c3, None)
         qkv, c1 = self.qkv.forward(params, x)                            # (B, N, 3D)
         q, k, v = split_heads(qkv, 3, self.heads)                        # each (B, h, N, E)
+        if turn is not None:
+            q, k = (rotary_forward(t.swapaxes(1, 2), turn)[0].swapaxes(1, 2) for t in (q, k))
         o, c2 = keys_first_forward(q, k, v, mask)
         if taps is not None:
             taps["attention"] = c2[3].transpose(1, 2, 3, 0)
         y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, N, D))
-        return y, (c1, c2, c3)
+        return y, (c1, c2, c3, turn)
 
     def backward(self, dy: Array, cache: tuple, grads: Buffer) -> Array:
         """dy (B, rows or N, D)  ->  dx (B, N, D); adds the weights' gradients into grads."""
-        c1, c2, c3 = cache
+        c1, c2, c3, turn = cache
         do = self.proj.backward(dy, c3, grads)                           # (B, rows or N, D)
         if c1 is None:
             dx, dw, db = few_queries_backward(do, c2)
@@ -123,5 +127,9 @@ class Attention:
                 grads[self.qkv.b] += db
             return dx
         dqkv = get_xp(do).empty((*do.shape[:2], 3 * do.shape[2]), do.dtype)
-        keys_first_backward(split_heads(do, 1, self.heads)[0], c2, out=split_heads(dqkv, 3, self.heads))
+        dq, dk, dv = split_heads(dqkv, 3, self.heads)                    # views: what is written to them is in dqkv
+        keys_first_backward(split_heads(do, 1, self.heads)[0], c2, out=[dq, dk, dv])
+        if turn is not None:
+            for d in (dq, dk):
+                d[...] = rotary_backward(d.swapaxes(1, 2), turn).swapaxes(1, 2)
         return self.qkv.backward(dqkv, c1, grads)

@@ -31,10 +31,11 @@ class Block:
         self.dropout, self.drop_path = dropout, drop_path
 
     def forward(self, params: Buffer, x: Array, rng: np.random.Generator | None = None, rows: int | None = None,
-                taps: dict[str, Any] | None = None) -> tuple[Array, tuple]:
-        """x (B, N, D)  ->  y (B, rows or N, D), cache. taps, where given, receives "attention" and "output"."""
+                taps: dict[str, Any] | None = None, turn: Array | None = None) -> tuple[Array, tuple]:
+        """x (B, N, D)  ->  y (B, rows or N, D), cache. taps, where given, receives "attention" and "output". turn: the
+        tokens' places, for rotary.py, or None."""
         a, c1 = self.norm1.forward(params, x)
-        a, c2 = self.attention.forward(params, a, rng, rows, taps)       # (B, rows, D), of all N keys and values
+        a, c2 = self.attention.forward(params, a, rng, rows, taps, turn) # (B, rows, D), of all N keys and values
         a, c3 = dropout_forward(a, self.dropout, rng, x.shape)
         a, c4 = drop_path_forward(a, self.drop_path, rng)
         z = x[:, :rows] + a                                              # rows=None: all of them

@@ -13,6 +13,7 @@ from numpyvit.layers.attention import (
     split_heads,
 )
 from numpyvit.layers.dropout import draw_mask
+from numpyvit.layers.rotary import turns
 from numpyvit.params import init
 from numpyvit.testing import assert_gradients, check_layer_contract, close, normal, seeds, shapes_BNhE
 
@@ -50,6 +51,15 @@ def test_contract(shape, bias, rows, seed):
     layer = Attention(h * E, h, qkv_bias=bias)
     x = normal((B, N, h * E), seed)
     check_layer_contract(layer, x, seed, rows=rows if rows and rows <= N else None, tolerance=SHARP)
+
+
+@given(st.integers(1, 3), st.integers(1, 2), st.booleans(), seeds)
+def test_contract_with_turned_queries_and_keys(B, heads, each_image, seed):
+    layer, turn = Attention(4 * heads, heads), turns((2, 2), 4)
+    x = normal((B, 4, 4 * heads), seed)
+    if each_image:                                                       # as after patch dropout
+        turn = turn[np.random.default_rng(seed).integers(0, 4, (B, 4))]
+    check_layer_contract(layer, x, seed, turn=turn, splits=not each_image, tolerance=SHARP)
 
 
 @given(shapes_BNhE(), st.sampled_from([None, 1]), seeds)
