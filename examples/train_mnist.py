@@ -29,7 +29,7 @@ def main(data_dir: str | None = None) -> None:
         began = time.perf_counter()
         for step, (images, labels) in enumerate(batches):
             loss, grads = workers.loss_and_grad(params, images, labels, step)
-            optimizer.step(params, grads, lr=schedule(step), clip=1.0)
+            optimizer.step(params, grads, lr=schedule(step), clip=1.0, each=workers.each)
             if (step + 1) % epoch_steps == 0:
                 accuracy = nv.accuracy(workers.predict(optimizer.average, test), test.labels)
                 print(f"epoch {(step + 1) // epoch_steps}  loss {loss:.3f}  test accuracy {accuracy:.2%}  "

@@ -1,6 +1,7 @@
 """A trained model as one thing: config, weights, preprocessing and class names, in one .npz."""
 
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,12 @@ class Classifier:
                        int(note.get("box", 0)))                          # version 0.2.0 had none
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path} does not hold a whole classifier ({error})") from None
+
+    @classmethod
+    def mnist(cls) -> "Classifier":
+        """The one that ships with the package: handwritten digits, by `numpyvit train --recipe mnist-30k`."""
+        with as_file(files(__package__) / "weights" / "mnist.npz") as path:
+            return cls.load(path)
 
     def predict(self, images: Array, workers: int | None = None) -> Array:
         """images (n, H, W, C) uint8  ->  probabilities (n, K). Raises UserError for images that do not fit."""

@@ -96,9 +96,11 @@ def make_parser() -> Parser:
     add_data_dir(p)
     p.add_argument("--workers", type=count, metavar="N")
 
-    p = commands.add_parser("predict", allow_abbrev=False, help="say what is in images")
-    p.add_argument("run", type=path, metavar="RUN", help="a run's folder, or a model.npz")
-    p.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="PNG, JPEG, TIFF, WebP, GIF ... of any size")
+    p = commands.add_parser("predict", allow_abbrev=False, help="say what is in images",
+                            usage="numpyvit predict [-h] [RUN] IMAGE...")
+    p.add_argument("files", nargs="+", type=text, metavar="FILE",
+                   help="RUN: a run's folder, or a model.npz; without it, the model of handwritten digits that ships with "
+                        "the package. IMAGE...: PNG, JPEG, TIFF, WebP, GIF ... of any size")
 
     p = commands.add_parser("info", allow_abbrev=False,
                             help="layers, shapes, weights and FLOPs of a model, and how it would run here")

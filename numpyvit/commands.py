@@ -122,9 +122,14 @@ def predict(args: argparse.Namespace) -> None:
 
     from .classifier import Classifier
 
-    classifier = Classifier.load(model_file(args.run))
-    images, remarks = zip(*(classifier.read_image(path) for path in args.images), strict=True)
-    for path, p, remark in zip(args.images, classifier.predict(np.stack(images)), remarks, strict=True):
+    first = Path(args.files[0])
+    run = first if first.is_dir() or first.suffix == ".npz" else None
+    paths = args.files[1:] if run else args.files
+    if not paths:
+        raise UserError(f"predict wants pictures after {run}: numpyvit predict {run} IMAGE...")
+    classifier = Classifier.load(model_file(run)) if run else Classifier.mnist()
+    images, remarks = zip(*(classifier.read_image(path) for path in paths), strict=True)
+    for path, p, remark in zip(paths, classifier.predict(np.stack(images)), remarks, strict=True):
         best = ", ".join(f"{classifier.classes[k]} ({p[k]:.1%})" for k in p.argsort()[::-1][:3])
         print(f"{path}: {best}   [{remark}]")
 

@@ -5,7 +5,7 @@ The recipes were chosen on held-out parts of the training sets, never on a test 
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,19 +99,23 @@ OPTIONS = {
     "cutmix": "put a piece of one image into another; X as for mixup. With both, one of them in each batch",
 }
 
+MUON: dict[str, Any] = {"optimizer": "muon", "lr": 5e-3, "beta2": 0.98, "average": 0.998, "smoothing": 0.05}
+CIFAR = Recipe("cifar10", epochs=42, weight_decay=0.2, shift=4, flip=True, whole=0.15, **MUON)
+
 recipes: dict[str, Recipe] = {
     "digits": Recipe("digits", epochs=80, lr=3e-3, warmup=5, turn=10, scale=0.1, shift=0.5),
-    "mnist": Recipe("mnist", epochs=8, lr=5e-3, weight_decay=0.1, beta2=0.98, average=0.998, optimizer="muon",
-                    smoothing=0.05, turn=10, scale=0.1, shift=1),
-    "fashion-mnist": Recipe("fashion-mnist", epochs=12, shift=1, flip=True),
-    "cifar10": Recipe("cifar10", epochs=45, lr=5e-3, weight_decay=0.2, beta2=0.98, average=0.998, optimizer="muon",
-                      smoothing=0.05, shift=4, flip=True, whole=0.25),
-    "cifar100": Recipe("cifar10", epochs=6, shift=4, flip=True),
+    "mnist": Recipe("mnist", epochs=8, weight_decay=0.1, turn=10, scale=0.1, shift=1, **MUON),
+    "mnist-30k": Recipe("mnist-30k", epochs=40, weight_decay=0.1, turn=10, scale=0.1, shift=1, **MUON),
+    "mnist-best": Recipe("mnist-best", epochs=25, weight_decay=0.1, turn=10, scale=0.1, shear=0.1, shift=2, **MUON),
+    "fashion-mnist": Recipe("fashion-mnist", epochs=32, weight_decay=0.2, shift=2, flip=True, erase=0.25, whole=0.2, **MUON),
+    "cifar10": CIFAR,
+    "cifar10-150k": replace(CIFAR, preset="cifar10-150k", epochs=150),
+    "cifar10-best": replace(CIFAR, epochs=45, whole=0.25),
+    "cifar100": CIFAR,
     "own": Recipe("photos", epochs=40, batch_size=64, lr=1e-3, warmup=4, turn=5, scale=0.1, shift=2),
-    "mnist-best": Recipe("mnist-best", epochs=25, lr=5e-3, weight_decay=0.1, beta2=0.98, average=0.998, optimizer="muon",
-                         smoothing=0.05, turn=10, scale=0.1, shear=0.1, shift=2),
 }
-MADE_FOR = {"mnist-best": "mnist"}                    # the data set, where it is not called like the recipe
+# the data set, where it is not called like the recipe
+MADE_FOR = {"mnist-30k": "mnist", "mnist-best": "mnist", "cifar10-150k": "cifar10", "cifar10-best": "cifar10"}
 
 
 @dataclass(frozen=True)

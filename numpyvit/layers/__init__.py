@@ -3,11 +3,11 @@
     linear      y = x w + b, and the three gradients that everything else rests on
     patches     an image as a row of patches: reshape, transpose, reshape
     positions   the class token in front, positions added
-    rotary      positions as angles between queries and keys
     layernorm   normalise each token over its features
     gelu        the MLP's nonlinearity, in two forms (erf.py: the error function it needs)
     softmax     scores into probabilities
     attention   tokens look at each other
+    rotary      positions once more, as angles between queries and keys
     few_queries the same where only the class token asks
     mlp         each token by itself
     dropout     dropping activations, and whole branches
