@@ -70,7 +70,8 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{'':44}{'accuracy':>9}{'+-':>7}{'difference':>12}{'seconds':>9}")
     with ProcessPoolExecutor(args.jobs) as pool:
-        runs = {name: [pool.submit(measure, name, seed, args.data_dir) for seed in range(args.seeds)] for name in args.only}
+        names = dict.fromkeys(["the recipe", *args.only])                # that first: the others are compared to it
+        runs = {name: [pool.submit(measure, name, seed, args.data_dir) for seed in range(args.seeds)] for name in names}
         base = None
         for name, futures in runs.items():
             found = [f.result() for f in futures]

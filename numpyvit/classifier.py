@@ -23,7 +23,7 @@ KIND = "numpyvit classifier 1"
 @dataclass(frozen=True)
 class Classifier:
     """mean, std (C,): of the training images, with 255 as 1. background: the usual grey of their border, 0 to 255. box: the
-    side that what is drawn has in all of them, in the middle (MNIST); 0: they are not like that."""
+    side that what is drawn has in nearly all of them, in the middle (MNIST); 0: they are not like that."""
 
     model: ViT
     params: Buffer
@@ -38,6 +38,8 @@ class Classifier:
         arrays = self.params.flat, self.mean, self.std
         if not (all(a.dtype.kind == "f" and np.isfinite(a).all() for a in arrays) and (self.std > 0).all()):
             raise UserError("weights, mean and std must be finite floats, and std above 0")
+        if not 0 <= self.box < (min(self.config.image) if C == 1 else 1):
+            raise UserError(f"box is {self.box}: it must be 0, or, for grey images, less than their sides")
         if not (self.mean.shape == self.std.shape == (C,) and len(self.classes) == K
                 and all(isinstance(name, str) for name in self.classes)):
             raise UserError(f"mean and std must have {C} values, and classes {K} names, as the model's config has it")
@@ -94,10 +96,15 @@ class Classifier:
                             "Classifier.predict")
         size = self.config.image
         pixels, remark = read_picture(path, size, self.config.channels, finer=4 if self.box else 1)
-        if self.config.channels == 1 and abs(border_grey(pixels[None]) - self.background) > 127:
+        drawn = self.box and pixels.shape[:2] != size
+        ground = border_grey(pixels[None])
+        dark_on_light = ground - pixels.min() > pixels.max() - ground if drawn else ground > self.background
+        if self.config.channels == 1 and (dark_on_light if drawn else abs(ground - self.background) > 127):
             pixels, remark = 255 - pixels, remark + ", inverted: it was " + (
-                "dark on light" if self.background < 128 else "light on dark")
-        if pixels.shape[:2] != size:
+                "dark on light" if dark_on_light else "light on dark")
+        if drawn:
             pixels = fit_ink(pixels, size, self.box)
-            remark += f", the drawing to {self.box}x{self.box} in the middle"
+            remark += f", what is drawn to {self.box}x{self.box} in the middle"
+            if not pixels.any():
+                raise UserError(f"{path}: nothing is drawn on it that stands out; what is transparent is white")
         return pixels, remark

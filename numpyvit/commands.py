@@ -122,16 +122,20 @@ def predict(args: argparse.Namespace) -> None:
 
     from .classifier import Classifier
 
-    first = Path(args.files[0])
+    first, ours = Path(args.files[0]), ", by the model of digits that ships with numpyvit"
     run = first if first.is_dir() or first.suffix == ".npz" else None
     paths = args.files[1:] if run else args.files
+    if first.is_dir() and not (first / "config.json").exists() and not (first / "model.npz").exists():
+        raise UserError(f"{first} holds no run: name its pictures one by one ({first}/*), after the folder of a run")
+    if not first.exists() and not first.suffix:
+        raise UserError(f"{first} does not exist: first comes the folder of a run, a model.npz, or a picture")
     if not paths:
         raise UserError(f"predict wants pictures after {run}: numpyvit predict {run} IMAGE...")
     classifier = Classifier.load(model_file(run)) if run else Classifier.mnist()
     images, remarks = zip(*(classifier.read_image(path) for path in paths), strict=True)
     for path, p, remark in zip(paths, classifier.predict(np.stack(images)), remarks, strict=True):
         best = ", ".join(f"{classifier.classes[k]} ({p[k]:.1%})" for k in p.argsort()[::-1][:3])
-        print(f"{path}: {best}   [{remark}]")
+        print(f"{path}: {best}   [{remark}{'' if run else ours}]")
 
 
 def info(args: argparse.Namespace) -> None:

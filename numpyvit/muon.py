@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from .backend import Array
 from .errors import UserError
 from .optim import AdamW, Each, blocks
@@ -50,15 +52,17 @@ class Muon(AdamW):
 
     def update(self, params: Buffer, grads: Buffer, lr: float, scale: float, each: Each) -> None:
         """As AdamW.update. Of the matrices m holds the momentum, and v nothing."""
-        def turn(p: Param) -> None:
-            w, g, m = params[p], scale * grads[p], self.m[p]
-            m *= self.momentum
-            m += g
-            g += self.momentum * m                                       # Nesterov's
-            w *= 1 - lr * self.weight_decay
-            w -= (lr * RMS * math.sqrt(max(p.shape))) * orthogonal(g)
+        def move(p: Param) -> None:
+            w, m = params[p], self.m[p]
+            with np.errstate(over="ignore", invalid="ignore"):           # as the trainer's; a thread does not inherit it
+                g = scale * grads[p]
+                m *= self.momentum
+                m += g
+                g += self.momentum * m                                   # Nesterov's
+                w *= 1 - lr * self.weight_decay
+                w -= (lr * RMS * math.sqrt(max(p.shape))) * orthogonal(g)
 
-        each(turn, self.matrices)
+        each(move, self.matrices)
         for at, decay in blocks(params.flat.size, params.decayed):
             if not decay:
                 self.adam(at, params, grads, lr, scale, 0.0)

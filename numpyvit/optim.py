@@ -59,9 +59,10 @@ class SGD:
         self.momentum, self.weight_decay = momentum, weight_decay
         self.v = params.zeros_like()
 
-    def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None) -> float:
+    def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None,
+             each: Each = one_by_one) -> float:
         """One update of params, in place, with the gradients scaled to a norm of at most `clip`. Returns the norm before;
-        where it is not finite, nothing is updated."""
+        where it is not finite, nothing is updated. each: as AdamW.step's, so that one can stand for the other."""
         check_same(params, grads, self.v)
         norm = grad_norm(grads)
         if not math.isfinite(norm):

@@ -5,7 +5,7 @@ The recipes were chosen on held-out parts of the training sets, never on a test 
 
 import dataclasses
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +105,12 @@ CIFAR = Recipe("cifar10", epochs=42, weight_decay=0.2, shift=4, flip=True, whole
 recipes: dict[str, Recipe] = {
     "digits": Recipe("digits", epochs=80, lr=3e-3, warmup=5, turn=10, scale=0.1, shift=0.5),
     "mnist": Recipe("mnist", epochs=8, weight_decay=0.1, turn=10, scale=0.1, shift=1, **MUON),
-    "mnist-30k": Recipe("mnist-30k", epochs=40, weight_decay=0.1, turn=10, scale=0.1, shift=1, **MUON),
+    "mnist-30k": Recipe("mnist-30k", epochs=30, weight_decay=0.1, turn=10, scale=0.1, shift=1, whole=0.25, **MUON),
     "mnist-best": Recipe("mnist-best", epochs=25, weight_decay=0.1, turn=10, scale=0.1, shear=0.1, shift=2, **MUON),
-    "fashion-mnist": Recipe("fashion-mnist", epochs=32, weight_decay=0.2, shift=2, flip=True, erase=0.25, whole=0.2, **MUON),
+    "fashion-mnist": Recipe("fashion-mnist", epochs=28, weight_decay=0.2, shift=2, flip=True, erase=0.25, whole=0.15, **MUON),
     "cifar10": CIFAR,
-    "cifar10-150k": replace(CIFAR, preset="cifar10-150k", epochs=150),
-    "cifar10-best": replace(CIFAR, epochs=45, whole=0.25),
+    "cifar10-150k": dataclasses.replace(CIFAR, preset="cifar10-150k", epochs=150),
+    "cifar10-best": dataclasses.replace(CIFAR, epochs=45, whole=0.25),
     "cifar100": CIFAR,
     "own": Recipe("photos", epochs=40, batch_size=64, lr=1e-3, warmup=4, turn=5, scale=0.1, shift=2),
 }

@@ -51,7 +51,8 @@ class Run:
             self.train_set, self.val_set = datasets.hold_out(train, config.val, config.seed)
         r = config.recipe
         if config.micro_batch is None:                # fixed once, so that resuming cuts the batches alike
-            tokens = round(config.model.tokens * (1 - config.model.patch_dropout * (1 - r.whole)))     # a mean over the run
+            share = 1 - config.model.patch_dropout if r.whole < 1 else 1.0
+            tokens = round(config.model.tokens * math.sqrt(share))       # between those of the run's two parts
             config = dataclasses.replace(config, micro_batch=micro_batch_size(tokens, r.batch_size))
         self.config, self.model = config, ViT(config.model)
         self.params = self.model.init(config.seed)

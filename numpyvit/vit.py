@@ -162,15 +162,15 @@ class ViT:
         x, c_patches = patch_dropout_forward(x, p, rng, 1 if self.cls_token else 0)
         turn = None
         if self.turns is not None:                                       # the places of the tokens that are left
-            turn = get_xp(x).asarray(self.turns, f"c{2 * x.itemsize}")
+            turn = get_xp(x).asarray(self.turns, f"c{2 * max(x.itemsize, 4)}")
             turn = turn if c_patches is None else turn[c_patches[1]]
         x, c_drop = dropout_forward(x, self.config.dropout, rng)
 
         caches: list[tuple] = []
         for i, block in enumerate(self.blocks):                          # (2), (3)
             # Only the class token's row of the last block is read, so only that is computed (which saves four fifths of that
-            # block), unless the caller wants to see all of it, or keys are turned, which few_queries.py has none of.
-            last = self.cls_token and block is self.blocks[-1] and taps is None and turn is None
+            # block), unless the caller wants to see all of it.
+            last = self.cls_token and block is self.blocks[-1] and taps is None
             tap = None if taps is None else taps.setdefault(f"blocks.{i}", {})
             x, c = block.forward(params, x, rng, 1 if last else None, tap, turn)
             if need_cache:
@@ -244,7 +244,7 @@ presets: dict[str, ViTConfig] = {
     "mnist-30k": ViTConfig(28, 4, 1, 10, width=32, depth=3, heads=2, mlp_width=80, pooling="mean", positions="rotary",
                            patch_dropout=0.5),
     "fashion-mnist": ViTConfig(28, 4, 1, 10, width=96, depth=5, heads=3, mlp_width=192, pooling="mean", positions="rotary",
-                               patch_dropout=0.5),
+                               patch_dropout=0.75),
     "cifar10": ViTConfig(32, 4, 3, 10, width=128, depth=6, heads=4, mlp_width=256, pooling="mean", positions="rotary",
                          patch_dropout=0.75),
     "cifar10-150k": ViTConfig(32, 4, 3, 10, width=64, depth=4, heads=2, mlp_width=144, pooling="mean", positions="rotary",

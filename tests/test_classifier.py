@@ -62,6 +62,7 @@ def change(note=None, arrays=None, drop=()):
     change(note={"classes": 3}), change(note={"config": {"depth": 0}}), change(note={"config": {"dept": 1}}),
     change(note={"config": None}), change(arrays={"weights": np.zeros(5, np.float32)}), change(arrays={"mean": np.zeros(2)}),
     change(arrays={"std": np.full(1, np.nan)}), change(note={"background": "dark"}),
+    change(note={"box": 6}), change(note={"box": -1}), change(note={"box": "x"}),
 ])
 def test_a_file_with_wrong_parts_is_refused(tmp_path, apply):
     path = tmp_path / "model.npz"
@@ -69,6 +70,12 @@ def test_a_file_with_wrong_parts_is_refused(tmp_path, apply):
     save_npz(path, KIND, *apply(*load_npz(path, KIND)))
     with pytest.raises(UserError, match="does not hold a whole classifier"):
         Classifier.load(path)
+
+
+def test_a_file_of_version_0_2_has_no_box(tmp_path):
+    make().save(tmp_path / "model.npz")
+    save_npz(tmp_path / "model.npz", KIND, *change(drop=["box"])(*load_npz(tmp_path / "model.npz", KIND)))
+    assert Classifier.load(tmp_path / "model.npz").box == 0
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):

@@ -133,7 +133,10 @@ def test_info_times_a_step(capsys):
     (["train", "--resume", "/nowhere"], "holds no run"),
     (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given with --resume"),
     (["evaluate", "/nowhere"], "holds no run"),
-    (["predict", "/nowhere", "x.png"], "does not exist"),
+    (["predict", "/nowhere", "x.png"], "/nowhere does not exist: first comes the folder of a run"),
+    (["predict", "."], ". holds no run: name its pictures one by one (./*)"),
+    (["predict", "nowhere.npz"], "predict wants pictures after nowhere.npz"),
+    (["predict", "nowhere.npz", "x.png"], "nowhere.npz does not exist"),
     (["info", "--preset", "ViT-Ti/15"], "did you mean 'ViT-Ti/1"),
 ])
 def test_errors_are_one_line_and_leave_nothing_behind(args, message, capsys, tmp_path, monkeypatch):

@@ -172,7 +172,7 @@ def test_predict_normalises_a_dataset():
 @pytest.mark.parametrize(("config", "batch", "size"), [
     (presets["mnist"], 128, 64),                      # 17 tokens
     (ViTConfig(28, 4), 128, 32),                      # 50 tokens
-    (presets["cifar10"], 128, 16),                    # 64 tokens
+    (presets["cifar10"], 128, 16),                    # 64 tokens, without patch dropout
     (presets["ViT-Ti/16"], 16, 8),                    # 197 tokens
     (presets["digits"], 64, 64),                      # 5 tokens: one piece
     (ViTConfig(2048, 16), 4, 1),                      # 16385 tokens: never less than an image

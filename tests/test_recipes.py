@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from numpyvit import presets
-from numpyvit.recipes import MADE_FOR, recipes
+from numpyvit import ViTConfig, presets
+from numpyvit.recipes import MADE_FOR, Recipe, recipes
 from numpyvit.runs import read_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -23,14 +23,13 @@ def script(name):
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda log: f"{log.parent.name}, {log.name}")
 def test_a_log_is_of_the_recipe_as_it_is_today(log):
-    """(A field that joined since has its default then.)"""
+    """(A field that joined since had its default then.)"""
     config, name = json.loads((log / "config.json").read_text()), log.parent.name
-    model = json.loads(json.dumps(presets[recipes[name].preset].to_dict()))
     assert config["data"] == MADE_FOR.get(name, name)
     assert f"seed-{config['seed']}" == log.name
     assert config["val"] == 0
-    for found, wanted in ((config["model"], model), (config["recipe"], vars(recipes[name]))):
-        assert found == {key: wanted[key] for key in found}
+    assert Recipe(**config["recipe"]) == recipes[name]
+    assert ViTConfig.from_dict(config["model"]) == presets[recipes[name].preset]
     assert read_metrics(log)[-1]["epoch"] == recipes[name].epochs
 
 

@@ -81,6 +81,7 @@ def layer_checks(seed: int = 0) -> Checks:
         "attention, textbook, dropout": partial(function, lambda q, k, v: attention_forward(q, k, v, mask),
                                                 attention_backward, q, k, v, names=["q", "k", "v"]),
         "attention, keys first": partial(function, keys_first_forward, keys_first, q, k, v, names=["q", "k", "v"]),
+        "attention, rotary": partial(layer, Attention(8, 2), normal((2, 3, 8), seed), turn=turns((1, 2), 4, 1)),
         "attention, few queries": partial(
             function, lambda x, w, b: few_queries_forward(x, w, b, 2, 1, few_mask), few_queries_backward, x,
             normal((6, 18), seed + 1), normal((18,), seed + 2), names=["x", "w", "b"]),

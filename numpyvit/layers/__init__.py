@@ -7,7 +7,7 @@
     gelu        the MLP's nonlinearity, in two forms (erf.py: the error function it needs)
     softmax     scores into probabilities
     attention   tokens look at each other
-    rotary      positions once more, as angles between queries and keys
+    rotary      positions in another way: as angles between queries and keys
     few_queries the same where only the class token asks
     mlp         each token by itself
     dropout     dropping activations, and whole branches

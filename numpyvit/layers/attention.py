@@ -95,13 +95,13 @@ class Attention:
 
     def forward(self, params: Buffer, x: Array, rng: np.random.Generator | None = None, rows: int | None = None,
                 taps: dict[str, Any] | None = None, turn: Array | None = None) -> tuple[Array, tuple]:
-        """x (B, N, D)  ->  y (B, rows or N, D), cache. taps["attention"]: the probabilities (B, h, N, N). turn: the tokens'
-        places, as in rotary.py. Both need all rows."""
+        """x (B, N, D)  ->  y (B, rows or N, D), cache. taps["attention"]: the probabilities (B, h, N, N); needs all rows.
+        turn: the tokens' places, as in rotary.py."""
         B, N, D = x.shape
         mask = None
         if rng is not None and self.dropout:
             mask = draw_mask(rng, (N, B, self.heads, N), self.dropout, x)[..., :rows]
-        if rows is not None:
+        if rows is not None and turn is None:                            # few_queries.py has no keys to turn
             w, b = params[self.qkv.w], params[self.qkv.b] if self.qkv.b else None
             o, c2 = few_queries_forward(x, w, b, self.heads, rows, mask) # (B, rows, D)
             y, c3 = self.proj.forward(params, o)
@@ -110,10 +110,10 @@ class Attention:
         q, k, v = split_heads(qkv, 3, self.heads)                        # each (B, h, N, E)
         if turn is not None:
             q, k = (rotary_forward(t.swapaxes(1, 2), turn)[0].swapaxes(1, 2) for t in (q, k))
-        o, c2 = keys_first_forward(q, k, v, mask)
+        o, c2 = keys_first_forward(q[:, :, :rows], k, v, mask)
         if taps is not None:
             taps["attention"] = c2[3].transpose(1, 2, 3, 0)
-        y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, N, D))
+        y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, o.shape[2], D))
         return y, (c1, c2, c3, turn)
 
     def backward(self, dy: Array, cache: tuple, grads: Buffer) -> Array:
@@ -126,9 +126,11 @@ class Attention:
             if self.qkv.b:
                 grads[self.qkv.b] += db
             return dx
-        dqkv = get_xp(do).empty((*do.shape[:2], 3 * do.shape[2]), do.dtype)
+        B, M, D = do.shape
+        dqkv = get_xp(do).empty((B, c2[1].shape[2], 3 * D), do.dtype)
+        dqkv[:, M:, :D] = 0                                              # those that did not ask
         dq, dk, dv = split_heads(dqkv, 3, self.heads)                    # views: what is written to them is in dqkv
-        keys_first_backward(split_heads(do, 1, self.heads)[0], c2, out=[dq, dk, dv])
+        keys_first_backward(split_heads(do, 1, self.heads)[0], c2, out=[dq[:, :, :M], dk, dv])
         if turn is not None:
             for d in (dq, dk):
                 d[...] = rotary_backward(d.swapaxes(1, 2), turn).swapaxes(1, 2)

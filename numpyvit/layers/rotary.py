@@ -17,7 +17,7 @@ import numpy as np
 
 from ..backend import Array, get_xp
 
-BASE = 100.0         # frequencies go from 1 down to near 1 / BASE (Heo et al.: 100, where language models take 10,000)
+BASE = 100.0         # frequencies go from 1 down towards 1 / BASE (Heo et al.: 100, where language models take 10,000)
 
 
 @lru_cache(maxsize=8)
@@ -39,10 +39,11 @@ def rotary_forward(x: Array, turn: Array) -> tuple[Array, Array]:
 
     In real numbers, y = (a cos - b sin, a sin + b cos), for each pair (a, b) of x.
     """
-    xp, pairs = get_xp(x), f"c{2 * x.itemsize}"                          # complex numbers of x's own precision
+    xp, size = get_xp(x), max(x.itemsize, 4)                             # complex numbers of x's precision: two of its size
     axes = tuple(range(turn.ndim - 1, turn.ndim + x.ndim - 4))           # turn has no "..."
-    x = x if x.strides[-1] == x.itemsize else xp.ascontiguousarray(x)    # a and b side by side
-    return (x.view(pairs) * xp.expand_dims(xp.asarray(turn, pairs), axes)).view(x.dtype), turn
+    y = xp.ascontiguousarray(x, f"f{size}").view(f"c{2 * size}")         # a and b side by side
+    y = y * xp.expand_dims(xp.asarray(turn, y.dtype), axes)
+    return y.view(f"f{size}").astype(x.dtype, copy=False), turn
 
 
 def rotary_backward(dy: Array, cache: Array) -> Array:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from numpyvit import Classifier, ViT, ViTConfig
+from numpyvit import Classifier, UserError, ViT, ViTConfig
 from numpyvit.data.dataset import make_dataset
 from numpyvit.data.ink import centre, fit_ink, ink_box
 from numpyvit.testing import seeds
@@ -60,8 +60,20 @@ def test_paper_that_is_not_black_and_ink_that_is_not_white(seed, paper, more):
 
 
 @pytest.mark.parametrize("grey", [0, 77, 255])
-def test_an_even_picture_is_black(grey):
-    assert not fit_ink(np.full((30, 50, 1), grey, np.uint8), (28, 28), 20).any()
+def test_where_nothing_is_drawn_it_is_black(grey):
+    paper = np.clip(grey + np.random.default_rng(0).integers(-6, 7, (30, 50, 1)), 0, 255).astype(np.uint8)
+    assert not fit_ink(paper, (28, 28), 20).any()
+    specks = np.zeros((256, 256, 1), np.uint8)
+    specks[0, 0] = specks[-1, -1] = 255
+    assert fit_ink(specks, (64, 64), 2).max() in (0, 255)
+
+
+@pytest.mark.parametrize("width", [1, 3, 9])
+def test_thin_strokes_do_not_fade(width):
+    ink = np.zeros((400, 400, 1), np.uint8)
+    ink[50:350, 200:200 + width] = 255
+    ink[200:200 + width, 100:300] = 255
+    assert fit_ink(ink, (28, 28), 20).max() == 255
 
 
 def test_which_images_have_a_box():
@@ -88,8 +100,17 @@ def test_a_classifier_puts_drawings_where_its_own_were(tmp_path):
     drawn = 255 - np.pad(stroke(3), ((60, 5), (3, 90), (0, 0)))[..., 0]
     Image.fromarray(drawn).save(tmp_path / "drawn.png")
     pixels, remark = classifier.read_image(tmp_path / "drawn.png")
-    assert remark == ("133x105 fitted into 28x28, inverted: it was dark on light, the drawing to 20x20 in the middle")
+    assert remark == "133x105 fitted into 28x28, inverted: it was dark on light, what is drawn to 20x20 in the middle"
     assert alike(pixels, images[3])
+    for paper, pen, light in ((120, 20, False), (160, 250, True), (90, 200, True), (255, 150, False)):
+        grey = np.where(drawn < 128, pen, paper).astype(np.uint8)
+        Image.fromarray(grey).save(tmp_path / "grey.png")
+        pixels, remark = classifier.read_image(tmp_path / "grey.png")
+        assert alike(pixels, images[3])
+        assert ("inverted" in remark) != light
+    Image.new("L", (90, 70), 255).save(tmp_path / "blank.png")
+    with pytest.raises(UserError, match=r"blank\.png: nothing is drawn on it"):
+        classifier.read_image(tmp_path / "blank.png")
     Image.fromarray(np.roll(images[3, ..., 0], 3, axis=0)).save(tmp_path / "own.png")
     pixels, remark = classifier.read_image(tmp_path / "own.png")         # of just the size: taken as it is
     assert remark == "28x28"

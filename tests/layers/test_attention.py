@@ -60,6 +60,9 @@ def test_contract_with_turned_queries_and_keys(B, heads, each_image, seed):
     if each_image:                                                       # as after patch dropout
         turn = turn[np.random.default_rng(seed).integers(0, 4, (B, 4))]
     check_layer_contract(layer, x, seed, turn=turn, splits=not each_image, tolerance=SHARP)
+    check_layer_contract(layer, x, seed, turn=turn, rows=2, splits=not each_image, tolerance=SHARP)
+    params = init(layer, seed, np.float64)
+    assert close(layer.forward(params, x, turn=turn, rows=2)[0], layer.forward(params, x, turn=turn)[0][:, :2])
 
 
 @given(shapes_BNhE(), st.sampled_from([None, 1]), seeds)

@@ -66,6 +66,13 @@ def test_the_class_token_is_not_turned():
     assert np.array_equal(y[:, 1:], rotary_forward(x[:, 1:], turns((2, 2), 4))[0])
 
 
+def test_half_precision():
+    x = normal((2, 4, 8), 0)
+    y, _ = rotary_forward(x.astype(np.float16), turns((2, 2), 8))
+    assert y.dtype == np.float16
+    assert np.allclose(y, rotary_forward(x, turns((2, 2), 8))[0], atol=1e-2)
+
+
 def test_of_any_layout():
     x = normal((2, 4, 16), 0)[..., ::2]
     assert np.array_equal(rotary_forward(x, turns((2, 2), 8))[0], rotary_forward(x.copy(), turns((2, 2), 8))[0])
