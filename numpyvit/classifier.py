@@ -103,8 +103,7 @@ class Classifier:
             pixels, remark = 255 - pixels, remark + ", inverted: it was " + (
                 "dark on light" if dark_on_light else "light on dark")
         if drawn:
-            pixels = fit_ink(pixels, size, self.box)
-            remark += f", what is drawn to {self.box}x{self.box} in the middle"
+            pixels, remark = fit_ink(pixels, size, self.box), remark + ", centred"
             if not pixels.any():
                 raise UserError(f"{path}: nothing is drawn on it that stands out; what is transparent is white")
         return pixels, remark

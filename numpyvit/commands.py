@@ -122,7 +122,7 @@ def predict(args: argparse.Namespace) -> None:
 
     from .classifier import Classifier
 
-    first, ours = Path(args.files[0]), ", by the model of digits that ships with numpyvit"
+    first, ours = Path(args.files[0]), "; by the packaged model of digits"
     run = first if first.is_dir() or first.suffix == ".npz" else None
     paths = args.files[1:] if run else args.files
     if first.is_dir() and not (first / "config.json").exists() and not (first / "model.npz").exists():

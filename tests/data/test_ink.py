@@ -100,7 +100,7 @@ def test_a_classifier_puts_drawings_where_its_own_were(tmp_path):
     drawn = 255 - np.pad(stroke(3), ((60, 5), (3, 90), (0, 0)))[..., 0]
     Image.fromarray(drawn).save(tmp_path / "drawn.png")
     pixels, remark = classifier.read_image(tmp_path / "drawn.png")
-    assert remark == "133x105 fitted into 28x28, inverted: it was dark on light, what is drawn to 20x20 in the middle"
+    assert remark == "133x105 fitted into 28x28, inverted: it was dark on light, centred"
     assert alike(pixels, images[3])
     for paper, pen, light in ((120, 20, False), (160, 250, True), (90, 200, True), (255, 150, False)):
         grey = np.where(drawn < 128, pen, paper).astype(np.uint8)
