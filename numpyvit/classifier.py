@@ -96,12 +96,14 @@ class Classifier:
                             "Classifier.predict")
         size = self.config.image
         pixels, remark = read_picture(path, size, self.config.channels, finer=4 if self.box else 1)
-        drawn = self.box and pixels.shape[:2] != size
-        ground = border_grey(pixels[None])
-        dark_on_light = ground - pixels.min() > pixels.max() - ground if drawn else ground > self.background
-        if self.config.channels == 1 and (dark_on_light if drawn else abs(ground - self.background) > 127):
+        drawn, ground = self.box and pixels.shape[:2] != size, border_grey(pixels[None])
+        if drawn:                                                        # on paper of any grey: the ink tells
+            inverted = ground - pixels.min() > pixels.max() - ground
+        else:
+            inverted = self.config.channels == 1 and abs(ground - self.background) > 127
+        if inverted:
             pixels, remark = 255 - pixels, remark + ", inverted: it was " + (
-                "dark on light" if dark_on_light else "light on dark")
+                "dark on light" if self.background < 128 else "light on dark")
         if drawn:
             pixels, remark = fit_ink(pixels, size, self.box), remark + ", centred"
             if not pixels.any():

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from ..layers.attention import Attention, attention_backward, attention_forward, keys_first_backward, keys_first_forward
+from ..layers.attention import Attention, attention_backward, attention_forward
 from ..layers.block import Block
 from ..layers.dropout import drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
 from ..layers.few_queries import few_queries_backward, few_queries_forward
 from ..layers.gelu import GELU
 from ..layers.head import Head
+from ..layers.keys_first import keys_first_backward, keys_first_forward
 from ..layers.layernorm import LayerNorm
 from ..layers.linear import Linear
 from ..layers.mlp import MLP

@@ -8,6 +8,7 @@
     softmax     scores into probabilities
     attention   tokens look at each other
     rotary      positions in another way: as angles between queries and keys
+    keys_first  the same, laid out for the cache
     few_queries the same where only the class token asks
     mlp         each token by itself
     dropout     dropping activations, and whole branches

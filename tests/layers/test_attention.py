@@ -8,11 +8,10 @@ from numpyvit.layers.attention import (
     Attention,
     attention_backward,
     attention_forward,
-    keys_first_backward,
-    keys_first_forward,
     split_heads,
 )
 from numpyvit.layers.dropout import draw_mask
+from numpyvit.layers.keys_first import keys_first_backward, keys_first_forward
 from numpyvit.layers.rotary import turns
 from numpyvit.params import init
 from numpyvit.testing import assert_gradients, check_layer_contract, close, normal, seeds, shapes_BNhE
