@@ -100,7 +100,7 @@ OPTIONS = {
 }
 
 MUON: dict[str, Any] = {"optimizer": "muon", "lr": 5e-3, "beta2": 0.98, "average": 0.998, "smoothing": 0.05}
-CIFAR = Recipe("cifar10", epochs=42, weight_decay=0.2, shift=4, flip=True, whole=0.15, **MUON)
+CIFAR = Recipe("cifar10", epochs=26, weight_decay=0.2, shift=4, flip=True, whole=0.15, **MUON)
 
 recipes: dict[str, Recipe] = {
     "digits": Recipe("digits", epochs=80, lr=3e-3, warmup=5, turn=10, scale=0.1, shift=0.5),
