@@ -1,0 +1,86 @@
+"""Writes api.json, the list of what CuPy offers, for strict.py to offer no more: run it where CuPy is installed.
+
+    python tests/standin/make_api.py
+
+No GPU is wanted. Each function and method stands with its parameters: a name as it is, "x=" where it may be left out,
+"*" before those that go by name only, "*x" for any number. A parameter that CuPy takes and only refuses counts as none.
+"""
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def from_signature(signature: inspect.Signature) -> list[str]:
+    found = []
+    for p in signature.parameters.values():
+        if p.kind == p.KEYWORD_ONLY and "*" not in found and not any(f.startswith("*") for f in found):
+            found.append("*")
+        if p.kind == p.VAR_KEYWORD:
+            found.append("**")
+        elif p.kind == p.VAR_POSITIONAL:
+            found.append(f"*{p.name}")
+        else:
+            found.append(p.name + ("" if p.default is p.empty else "="))
+    return found
+
+
+def from_doc(doc: str) -> list[str]:
+    """Of "_ndarray_base.sum(self, axis=None, Py_ssize_t n) -> ...", the first line that Cython writes."""
+    inside = re.match(r"[\w.]+\((.*)\)", doc.split("\n")[0])
+    if inside is None:
+        raise ValueError(f"no parameters in {doc[:60]!r}")
+    found = []
+    for part in re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", inside[1]).split(","):
+        name, default, _ = part.strip().partition("=")
+        name = (name.split(":")[0].split() or [""])[-1]
+        if name not in ("", "self", "/"):
+            found.append(name + ("=" if default else ""))
+    return found
+
+
+def parameters(f: Any) -> list[str]:
+    import cupy
+    if isinstance(f, cupy.ufunc):
+        return [*(f"x{i}" for i in range(1, f.nin + 1)), *(f"out{i}=" if f.nout > 1 else "out=" for i in range(f.nout)),
+                "*", "casting=", "dtype="]
+    try:
+        return [p for p in from_signature(inspect.signature(f)) if p != "self"]
+    except (ValueError, TypeError):
+        return from_doc(f.__doc__ or "")
+
+
+def public(space: Any) -> dict[str, list[str]]:
+    found = {}
+    for name in sorted(dir(space)):
+        f = getattr(space, name, None)
+        if (name.startswith("_") and not name.startswith("__")) or not callable(f) or isinstance(f, type):
+            continue
+        try:
+            found[name] = parameters(f)
+        except ValueError:                             # operators, some of which say nothing
+            if name.startswith("__"):
+                found[name] = ["*others"]
+    return found
+
+
+def main() -> None:
+    import cupy
+    attributes = [n for n in sorted(dir(cupy.ndarray)) if not n.startswith("_") and not callable(getattr(cupy.ndarray, n))]
+    api = {"version": cupy.__version__, "functions": public(cupy), "methods": public(cupy.ndarray), "attributes": attributes,
+           "ufuncs": sorted(n for n in dir(cupy) if isinstance(getattr(cupy, n, None), cupy.ufunc))}
+    api["functions"]["matmul"] = ["x1", "x2", "out=", "*", "axes=", "axis=", "keepdims=", "casting=", "dtype=", "signature=",
+                                  "order="]                              # its own signature is only (*args, ...)
+    lines = []
+    for key, value in api.items():
+        rows = ",\n".join(f'  "{k}": {json.dumps(v)}' for k, v in value.items()) if isinstance(value, dict) else ""
+        lines.append(f'"{key}": ' + ("{\n" + rows + "\n}" if rows else json.dumps(value)))
+    (HERE / "api.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""A stand-in for CuPy where there is no GPU: its arrays lie in the host's memory, and are stricter than CuPy's own.
+
+What works on it works on CuPy, as far as a host can tell: it has only the functions, methods, attributes and parameters of
+api.json. It refuses what would be wrong there, and also what CuPy does though a program should not want it:
+
+- NumPy's functions on its arrays, and NumPy arrays among its own, but for asarray, array and set, which upload;
+- float(x), int(x), bool(x), x.item(), x.tolist(), and an index by a mask, each of which waits for the device in silence.
+  What reads on purpose, get and asnumpy, is counted in `reads`.
+
+Reductions and items are arrays of no dimension, as there. Numbers too small for a normal float become zero, as they may
+there; memory that nobody wrote is full of NaN.
+"""
+
+import inspect
+import json
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+API = json.loads((Path(__file__).parent / "api.json").read_text())
+UPLOADS = {"asarray", "array"}
+reads = 0                                              # how often something was brought to the host
+
+
+class Refused(TypeError):
+    """What the stand-in does not let pass."""
+
+
+@cache
+def signature(kind: str, name: str) -> inspect.Signature:
+    P, found, by_name = inspect.Parameter, [], False
+    for text in API[kind][name]:
+        if text == "*":
+            by_name = True
+        elif text == "**":
+            found.append(P("others", P.VAR_KEYWORD))
+        elif text.startswith("*"):
+            found.append(P(text[1:], P.VAR_POSITIONAL))
+            by_name = True
+        else:
+            found.append(P(text.rstrip("="), P.KEYWORD_ONLY if by_name else P.POSITIONAL_OR_KEYWORD,
+                           default=None if text.endswith("=") else P.empty))
+    return inspect.Signature(found)
+
+
+def inner(x: Any, what: str) -> Any:
+    """x with the NumPy arrays within the stand-in's, also in lists and tuples."""
+    if isinstance(x, ndarray):
+        return x._a
+    if isinstance(x, np.ndarray):
+        raise Refused(f"Unsupported type <class 'numpy.ndarray'>: {what} got an array of the host")
+    if isinstance(x, (list, tuple)):
+        return type(x)(inner(item, what) for item in x)
+    if isinstance(x, slice):
+        return slice(*(inner(item, what) for item in (x.start, x.stop, x.step)))
+    return x
+
+
+def outer(x: Any) -> Any:
+    """x as the stand-in's, with what is too small for a normal float put to zero."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        a = np.asarray(x)
+        return ndarray(a if a.base is not None else flush(a))          # a view was flushed before
+    if isinstance(x, (list, tuple)):
+        return type(x)(outer(item) for item in x)
+    return x
+
+
+def flush(a: np.ndarray) -> np.ndarray:
+    if a.dtype.kind == "f" and a.flags.writeable:
+        tiny = np.abs(a) < np.finfo(a.dtype).tiny
+        if tiny.any():
+            np.copyto(a, 0, where=tiny)
+    return a
+
+
+def call(kind: str, name: str, f: Any, args: tuple, kwargs: dict, me: Any = None) -> Any:
+    """f, NumPy's, by the rules of CuPy's function or method of this name; me: the array whose method it is."""
+    try:
+        given = signature(kind, name).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise Refused(f"CuPy's {name} takes ({', '.join(API[kind][name])}): {error}") from None
+    if kind == "functions" and name in UPLOADS:
+        if isinstance(args[0], (list, tuple)) and any(isinstance(a, ndarray) for a in args[0]):
+            raise Refused(f"cupy.{name} of a list of arrays: use stack")
+        args = tuple(a._a if isinstance(a, ndarray) else a for a in args)
+        result = f(*args, **kwargs)
+        return ndarray(result if isinstance(given[next(iter(given))], ndarray) else flush(result.copy()))
+    what = f"cupy.{name}"
+    result = f(*(() if me is None else (me,)), *inner(args, what), **{k: inner(v, what) for k, v in kwargs.items()})
+    out = given.get("out")
+    if isinstance(out, ndarray):
+        flush(out._a)
+        return out
+    return outer(result)
+
+
+def silent(name: str) -> Any:
+    def refuse(self: Any, *args: Any) -> Any:
+        raise Refused(f"{name} of an array of the device would wait for it in silence: read it on purpose, with get()")
+    return refuse
+
+
+class ndarray:
+    __module__ = "cupy"                                # as get_xp asks
+    __slots__ = ("_a",)
+    __array_ufunc__ = None                             # NumPy's functions and operators refuse what has this
+    __hash__ = None                                    # type: ignore[assignment]
+
+    def __init__(self, a: np.ndarray) -> None:
+        self._a = a
+
+    def __getattr__(self, name: str) -> Any:
+        if name in API["attributes"]:
+            found = getattr(self._a, name)
+            return ndarray(found) if isinstance(found, np.ndarray) and name != "base" else found
+        if name in API["methods"] and not name.startswith("_"):
+            return lambda *args, **kwargs: call("methods", name, getattr(np.ndarray, name), args, kwargs, self._a)
+        raise AttributeError(f"CuPy's arrays have no {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "shape":
+            self._a.shape = value
+        else:
+            object.__setattr__(self, name, value)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise Refused("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array")
+
+    def __array_function__(self, func: Any, *args: Any) -> Any:
+        raise Refused(f"numpy.{func.__name__} got an array of the device")
+
+    __float__, __int__, __bool__, __index__, __complex__ = map(silent, ("float", "int", "bool", "an index", "complex"))
+    item, tolist = silent("item"), silent("tolist")
+
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
+        global reads
+        reads += 1
+        if out is None:
+            return np.array(self._a, order=order)      # type: ignore[call-overload]
+        np.copyto(out, self._a)
+        return out
+
+    def set(self, arr: Any, stream: Any = None) -> None:
+        if not isinstance(arr, np.ndarray) or arr.dtype != self._a.dtype or arr.shape != self._a.shape:
+            raise Refused("set takes a NumPy array of the same dtype and shape")
+        self._a[...] = arr
+
+    def view(self, dtype: Any = None, type: Any = None) -> Any:
+        return ndarray(self._a.view() if dtype is None else self._a.view(dtype))
+
+    def __len__(self) -> int:
+        return len(self._a)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self._a)))
+
+    def __repr__(self) -> str:
+        return f"standin({self._a!r})"
+
+    def __getitem__(self, at: Any) -> Any:
+        return outer(self._a[index(at)])
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        at, value = index(at, mask=True), inner(value, "an assignment")
+        self._a[at] = value
+        flush(self._a)
+
+
+def index(at: Any, mask: bool = False) -> Any:
+    for one in at if isinstance(at, tuple) else (at,):
+        if not mask and isinstance(one, ndarray) and one.dtype == bool:
+            raise Refused("an index by a mask waits for the device, to count: use where")
+        if isinstance(one, list):
+            raise Refused("an index by a list is uploaded each time")
+    return inner(at, "an index")
+
+
+def operator(name: str) -> Any:
+    f = getattr(np.ndarray, name)
+
+    def method(self: ndarray, *others: Any) -> Any:
+        for other in others:
+            if isinstance(other, np.ndarray):
+                raise Refused(f"Unsupported type <class 'numpy.ndarray'>: {name} of the device's array and the host's")
+            if not isinstance(other, (ndarray, int, float, complex, np.generic)):
+                return NotImplemented
+        result = f(self._a, *(inner(o, name) for o in others))
+        if result is NotImplemented:
+            return result
+        if name.startswith("__i") and name != "__invert__":
+            flush(self._a)
+            return self
+        return outer(result)
+    return method
+
+
+ONE = ["neg", "pos", "abs", "invert", "lt", "le", "eq", "ne", "gt", "ge"]
+TWO = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"]
+for _name in (f"__{before}{n}__" for n in ONE + TWO for before in ("", "r", "i") if n in TWO or not before):
+    if _name in API["methods"]:
+        setattr(ndarray, _name, operator(_name))
+
+
+def empty(f: Any) -> Any:
+    def made(*args: Any, **kwargs: Any) -> Any:
+        a = f(*args, **kwargs)
+        a.fill(np.nan if a.dtype.kind in "fc" else np.iinfo(a.dtype).max if a.dtype.kind in "iu" else True)
+        return a
+    return made
+
+
+def function(name: str) -> Any:
+    f = getattr(np, name)
+    f = empty(f) if name in ("empty", "empty_like") else f
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return call("functions", name, f, args, kwargs)
+    run.__name__ = name
+    return run
+
+
+def get_array_module(*args: Any) -> Any:
+    return sys.modules["cupy"] if any(isinstance(a, ndarray) for a in args) else np
+
+
+def module() -> Any:
+    """What stands in for `cupy`."""
+    cupy: Any = types.ModuleType("cupy")
+    cupy.ndarray, cupy.get_array_module, cupy.__version__ = ndarray, get_array_module, API["version"]
+    for name in API["functions"]:
+        if not name.startswith("_") and hasattr(np, name) and not hasattr(cupy, name):
+            setattr(cupy, name, function(name))
+    for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "uint32", "bool_", "newaxis", "pi", "inf"):
+        setattr(cupy, name, getattr(np, name))
+    cupy.asnumpy = lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a)
+    return cupy
+
+
+@contextmanager
+def installed() -> Iterator[Any]:
+    """As `import cupy` finds it; the module."""
+    before, cupy = sys.modules.get("cupy"), module()
+    sys.modules["cupy"] = cupy
+    try:
+        yield cupy
+    finally:
+        del sys.modules["cupy"]
+        if before is not None:
+            sys.modules["cupy"] = before

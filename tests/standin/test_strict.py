@@ -1,0 +1,129 @@
+"""That the stand-in for CuPy refuses what it is there to refuse, and computes the rest as NumPy does."""
+
+import re
+
+import numpy as np
+import pytest
+
+from numpyvit.backend import get_xp
+
+from . import strict
+
+
+@pytest.fixture(scope="module")
+def cupy():
+    with strict.installed() as module:
+        yield module
+
+
+REFUSED = {
+    "a function of NumPy's": lambda xp, x: np.exp(x),
+    "a product of NumPy's": lambda xp, x: np.matmul(x, x),
+    "a reduction of NumPy's": lambda xp, x: np.sum(x),
+    "NumPy's joining": lambda xp, x: np.concatenate([x, x]),
+    "NumPy's where": lambda xp, x: np.where(True, x, x),
+    "asarray": lambda xp, x: np.asarray(x),
+    "array": lambda xp, x: np.array(x),
+    "asarray of an item": lambda xp, x: np.asarray(x[0, 0]),
+    "float": lambda xp, x: float(x[0, 0]),
+    "float of a sum": lambda xp, x: float(x.sum()),
+    "int": lambda xp, x: int(x[0, 0]),
+    "if": lambda xp, x: 1 if x[0, 0] else 2,
+    "if any": lambda xp, x: 1 if (x > 0).any() else 2,
+    "item": lambda xp, x: x.sum().item(),
+    "tolist": lambda xp, x: x.tolist(),
+    "range": lambda xp, x: range(x.argmax()),
+    "formatting": lambda xp, x: f"{x.sum():.2f}",
+    "a product with the host's": lambda xp, x: x @ np.ones((3, 3), np.float32),
+    "a product of the host's": lambda xp, x: np.ones((3, 3), np.float32) @ x,
+    "a sum with the host's": lambda xp, x: x + np.ones(3, np.float32),
+    "a sum of the host's": lambda xp, x: np.ones(3, np.float32) + x,
+    "the host's, added in place": lambda xp, x: x.__iadd__(np.ones(3, np.float32)),
+    "into the host's": lambda xp, x: np.ones((3, 3), np.float32).__iadd__(x),
+    "the host's in a function": lambda xp, x: xp.maximum(x, np.ones(3, np.float32)),
+    "the host's in a list": lambda xp, x: xp.concatenate([x, np.ones((3, 3), np.float32)]),
+    "the host's as out": lambda xp, x: xp.exp(x, out=np.ones((3, 3), np.float32)),
+    "the host's assigned": lambda xp, x: x.__setitem__(0, np.ones(3, np.float32)),
+    "assigned to the host's": lambda xp, x: np.ones((3, 3), np.float32).__setitem__(0, x[0]),
+    "an index of the host's": lambda xp, x: x[np.array([0, 1])],
+    "an index by a list": lambda xp, x: x[[0, 1]],
+    "an index by a mask": lambda xp, x: x[x > 0],
+    "an index into the host's": lambda xp, x: np.arange(3)[xp.asarray(np.array([0, 1]))],
+    "vecdot's parameter": lambda xp, x: xp.sum(x, where=True),
+    "a parameter of NumPy's": lambda xp, x: x.sum(initial=0),
+    "a ufunc's where": lambda xp, x: xp.exp(x, where=x > 0),
+    "a list of arrays": lambda xp, x: xp.asarray([x, x]),
+    "a float among whole numbers": lambda xp, x: xp.arange(3).__iadd__(0.5),
+    "a float64 into float32": lambda xp, x: xp.copyto(x, xp.zeros((3, 3), np.complex64)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_must_not_pass_does_not(cupy, name):
+    x = cupy.asarray(np.arange(9, dtype=np.float32).reshape(3, 3))
+    with pytest.raises(TypeError):
+        REFUSED[name](cupy, x)
+    assert x.get()[2, 2] == 8
+
+
+@pytest.mark.parametrize("name", ["errstate", "ndindex", "not_a_function", "lexsorted"])
+def test_it_has_no_more_than_cupy(cupy, name):
+    assert not hasattr(cupy, name)
+
+
+def test_nor_have_its_arrays(cupy):
+    with pytest.raises(AttributeError, match="to_device"):
+        cupy.zeros(3).to_device("cpu")
+
+
+def test_it_computes_as_numpy(cupy):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 4, 3)), rng.standard_normal((2, 3, 5))
+    x, y = cupy.asarray(a), cupy.asarray(b)
+    out = cupy.empty((2, 4, 5))
+    assert np.isnan(out.get()).all()
+    assert cupy.matmul(x, y, out=out) is out
+    for found, wanted in [
+        (out, a @ b), (x @ y, a @ b), (x.swapaxes(-1, -2)[..., None, 0], a.swapaxes(-1, -2)[..., None, 0]), (2 - x, 2 - a),
+        (cupy.where(x > 0, x, 0.0), np.where(a > 0, a, 0)), (x.sum(0), a.sum(0)), (x.max(axis=(0, 1)), a.max((0, 1))),
+        (cupy.concatenate([x, x], axis=1), np.concatenate([a, a], 1)), (x.reshape(-1, 3).T, a.reshape(-1, 3).T),
+        (x[1], a[1]), (x[cupy.asarray(np.array([1, 0]))], a[[1, 0]]), (cupy.exp(x, dtype=np.float64), np.exp(a)),
+    ]:
+        assert type(found) is strict.ndarray
+        assert get_xp(found) is cupy
+        np.testing.assert_array_equal(found.get(), wanted)
+    x += y[..., :4].swapaxes(1, 2) * 0 + 1
+    np.testing.assert_array_equal(x.get(), a + 1)
+
+
+def test_what_has_no_dimension_is_an_array(cupy):
+    x = cupy.zeros((2, 2), np.float32)
+    for found in (x.sum(), x[0, 0], cupy.max(x), x.reshape(-1)[0] + 1):
+        assert type(found) is strict.ndarray
+        assert found.shape == ()
+
+
+def test_uploading_copies_and_reading_is_counted(cupy):
+    a, before = np.ones(3), strict.reads
+    x = cupy.asarray(a)
+    a[0] = 5
+    assert strict.reads == before
+    assert x.get()[0] == 1
+    x.set(a)
+    assert cupy.asnumpy(x)[0] == 5
+    assert strict.reads == before + 2
+
+
+def test_numbers_too_small_become_zero(cupy):
+    x = cupy.asarray(np.array([1e-30, 1], np.float32))
+    assert (x * np.float32(1e-10)).get().tolist() == [0, np.float32(1e-10)]
+    x *= 1e-10
+    assert x.get()[0] == 0
+    assert cupy.multiply(cupy.asarray(np.array([1e-30], np.float32)), 1e-10, out=x[:1]).get()[0] == 0
+
+
+def test_its_words_say_what_was_wrong(cupy):
+    with pytest.raises(TypeError, match=re.escape("CuPy's sum takes (a, axis=, dtype=, out=, keepdims=)")):
+        cupy.sum(cupy.zeros(3), where=True)
+    with pytest.raises(TypeError, match="in silence"):
+        float(cupy.zeros(()))
