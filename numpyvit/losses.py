@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .backend import Array, get_xp, row_dot, row_sum
+from .backend import Array, get_xp, on_host, row_dot, row_sum
 from .errors import UserError
 
 Cache = tuple[Array, Array, int]
@@ -23,7 +23,7 @@ def cross_entropy_forward(
     xp = get_xp(logits)
     B, K = logits.shape
     if targets.ndim == 1 and len(targets) == B and targets.dtype.kind in "iu":
-        if B and not (targets.min() >= 0 and targets.max() < K):
+        if B and on_host(targets) and not (targets.min() >= 0 and targets.max() < K):
             raise UserError(f"labels go from {targets.min()} to {targets.max()}, the model has {K} classes: 0 to {K - 1}")
         t = xp.zeros(logits.shape, logits.dtype)
         t[xp.arange(B), targets] = 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, get_xp
 from .errors import UserError
 
 Initialiser = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -116,7 +116,7 @@ class Buffer:
         return list(self.params)
 
     def zeros_like(self) -> "Buffer":
-        return Buffer(self.params, np.zeros_like(self.flat))
+        return Buffer(self.params, get_xp(self.flat).zeros_like(self.flat))
 
     def copy(self) -> "Buffer":
         return Buffer(self.params, self.flat.copy())

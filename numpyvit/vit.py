@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, get_xp
+from .backend import Array, get_xp, on_host
 from .errors import UserError, check_choice
 from .layers.block import Block
 from .layers.dropout import dropout_backward, dropout_forward
@@ -122,7 +122,6 @@ class ViT:
         self.embed = PatchEmbed(c.image, c.patch, c.channels, c.width)
         self.cls_token = ClsToken(c.width) if c.pooling == "cls" else None
         self.positions = Positions(c.tokens, c.width) if c.positions == "learned" else None
-        self.turns = turns(c.grid, c.width // c.heads, int(c.pooling == "cls")) if c.positions == "rotary" else None
         self.blocks = [
             Block(c.width, c.heads, c.mlp_width, gelu=c.gelu, qkv_bias=c.qkv_bias, eps=c.norm_eps, dropout=c.dropout,
                   attention_dropout=c.attention_dropout, drop_path=c.drop_path * (i + 1) / c.depth)
@@ -157,13 +156,12 @@ class ViT:
         if self.positions:
             x, _ = self.positions.forward(params, x)                     # (1)  + E_pos
         elif self.config.positions == "sinusoidal":
-            x = x + get_xp(x).asarray(sinusoidal(*x.shape[1:]), x.dtype)
+            x = x + sinusoidal(*x.shape[1:], get_xp(x), x.dtype)
         p = 0.0 if all_patches else self.config.patch_dropout
         x, c_patches = patch_dropout_forward(x, p, rng, 1 if self.cls_token else 0)
-        turn = None
-        if self.turns is not None:                                       # the places of the tokens that are left
-            turn = get_xp(x).asarray(self.turns, f"c{2 * max(x.itemsize, 4)}")
-            turn = turn if c_patches is None else turn[c_patches[1]]
+        turn = self.turns(x)
+        if turn is not None and c_patches is not None:
+            turn = turn[c_patches[1]]                                    # the places of the tokens that are left
         x, c_drop = dropout_forward(x, self.config.dropout, rng)
 
         caches: list[tuple] = []
@@ -204,6 +202,13 @@ class ViT:
             dx = self.cls_token.backward(dx, None, grads)
         return self.embed.backward(dx, c_embed, grads, need_dx)
 
+    def turns(self, x: Array) -> Array | None:
+        """The tokens' places for rotary.py, in x's precision and where x is."""
+        c = self.config
+        if c.positions != "rotary":
+            return None
+        return turns(c.grid, c.width // c.heads, int(c.pooling == "cls"), get_xp(x), f"c{2 * max(x.itemsize, 4)}")
+
     def check_images(self, params: Buffer, images: Array) -> None:
         """Raise UserError unless images are finite floats of the weights' dtype and of the model's size."""
         (H, W), C = self.config.image, self.config.channels
@@ -223,7 +228,7 @@ class ViT:
         if images.dtype != params.flat.dtype:
             raise UserError(f"images are {images.dtype} and the weights {params.flat.dtype}: "
                             f"images.astype('{params.flat.dtype}')")
-        if not get_xp(images).isfinite(images).all():
+        if on_host(images) and not np.isfinite(images).all():
             raise UserError("images hold NaN or infinity: look for a division by zero where they were made")
 
 

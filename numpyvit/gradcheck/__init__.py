@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, get_xp
 from ..errors import UserError
 from ..params import Buffer, init
 from .compare import Comparison
@@ -135,7 +135,7 @@ def first_layer_not_finite(layer: Any, forward: Forward, x: Any, weights: Sequen
         for name, part, _ in parts.values():
             part.forward = watched(name, part.forward)
         with np.errstate(all="ignore"):
-            forward(np.asarray(host(x), np.float64), *weights)
+            forward(np.asarray(host(x), np.float64), *map(host, weights))
     finally:
         for _, part, attributes in parts.values():
             vars(part).clear()
@@ -163,16 +163,17 @@ def layer_pair(layer: Any, params: Buffer, **options: Any) -> tuple[Forward, Bac
     asked = {"need_dx": True} if "need_dx" in inspect.signature(layer.backward).parameters else {}
 
     def forward(x: Array, *weights: Array) -> tuple[Array, Any]:
-        flat = np.empty(params.flat.shape, x.dtype)
+        flat = get_xp(x).empty(params.flat.shape, x.dtype)
         values = Buffer(params.params, flat)
         for name, w in zip(params.names(), weights, strict=True):
             values[name] = w
-        flat.flags.writeable = False                                     # a layer that writes to its weights shows
+        if get_xp(x) is np:
+            flat.flags.writeable = False                                 # a layer that writes to its weights shows
         now = {key: value() if callable(value) else value for key, value in options.items()}
         return layer.forward(Buffer(params.params, flat), x, **now)
 
     def backward(dy: Array, cache: Any) -> tuple[Array, ...]:
-        grads = Buffer(params.params, np.zeros(params.flat.shape, dy.dtype))
+        grads = Buffer(params.params, get_xp(dy).zeros(params.flat.shape, dy.dtype))
         dx = layer.backward(dy, cache, grads, **asked)
         return (dx, *(grads[name] for name in grads.names()))
 

@@ -175,7 +175,7 @@ def purity(pair: Pair, seed: int) -> list[str]:
     for name, x, was, g in zip(pair.names, inputs, pair.inputs, grads, strict=True):
         if not same(host(x), was):
             faults.append(f"backward changed {name}")
-        found, wanted = np.shape(g), x.shape
+        found, wanted = host(g).shape, x.shape
         if found != wanted:
             faults.append(f"the gradient of {name} has shape {found}, and {name} has {wanted}")
         elif host(g).dtype != np.float64:

@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, get_xp
 from ..layers.attention import Attention, attention_backward, attention_forward
 from ..layers.block import Block
 from ..layers.dropout import drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
@@ -27,7 +28,7 @@ from ..losses import cross_entropy_backward, cross_entropy_forward
 from ..params import params_of
 from ..vit import ViT, ViTConfig
 from . import SHARP, check_function, check_layer, check_model
-from .conduct import normal
+from .conduct import normal as normal_on_host
 from .report import Report
 
 Checks = dict[str, Callable[[], Report]]
@@ -42,22 +43,26 @@ OPTIONS: dict[str, list[Any]] = {
 def keys_first(do: Array, cache: tuple) -> tuple[Array, ...]:
     """keys_first_backward, returning what it writes."""
     q, k, v, *_ = cache
-    out = [np.empty_like(q), np.empty_like(k), np.empty_like(v)]
+    out = [get_xp(q).empty_like(t) for t in (q, k, v)]
     keys_first_backward(do, cache, out)
     return tuple(out)
 
 
-def layer_checks(seed: int = 0) -> Checks:
-    """Each layer, by name."""
+def layer_checks(seed: int = 0, xp: ModuleType = np) -> Checks:
+    """Each layer, by name. xp: whose arrays it is checked on; the differences are sharpest on NumPy's."""
+    def normal(shape: tuple[int, ...], seed: int) -> Array:
+        return xp.asarray(normal_on_host(shape, seed))
+
     x, images = normal((2, 3, 6), seed), normal((2, 4, 6, 2), seed)
     q, k, v = (normal((2, 2, 3, 2), seed + i) for i in range(3))
-    mask = np.array([[[2.0, 0, 2], [2, 2, 2], [0, 2, 2]]])
-    few_mask = np.moveaxis(np.broadcast_to(mask[:, None, :1], (2, 2, 1, 3)), 3, 0)
+    mask = xp.asarray(np.array([[[2.0, 0, 2], [2, 2, 2], [0, 2, 2]]]))
+    few_mask = xp.moveaxis(xp.broadcast_to(mask[:, None, :1], (2, 2, 1, 3)), 3, 0)
+    sharp = SHARP if xp is np else None
 
     def rng() -> np.random.Generator:
         return np.random.default_rng(seed + 3)
 
-    layer, function = partial(check_layer, seed=seed, tolerance=SHARP), partial(check_function, seed=seed, tolerance=SHARP)
+    layer, function = partial(check_layer, seed=seed, tolerance=sharp), partial(check_function, seed=seed, tolerance=sharp)
     checks: Checks = {
         "linear": partial(layer, Linear(6, 4), x),
         "linear without bias": partial(layer, Linear(6, 4, bias=False), x),
@@ -95,16 +100,16 @@ def layer_checks(seed: int = 0) -> Checks:
         block = Block(6, 2, 5, qkv_bias=bias, eps=0.1, dropout=p, attention_dropout=p, drop_path=p)
         checks["block" + name] = partial(layer, block, x, rows=rows, rng=rng, zero=weights_of(block) if p else [])
     for soft, smoothing in itertools.product((False, True), (0.0, 0.1)):
-        targets = softmax_forward(normal((3, 6), seed + 1))[0] if soft else np.array([0, 5, 2])
+        targets = softmax_forward(normal((3, 6), seed + 1))[0] if soft else xp.asarray(np.array([0, 5, 2]))
         checks[f"cross-entropy{', soft targets' if soft else ''}{', smoothing' if smoothing else ''}"] = partial(
             function, partial(cross_entropy_forward, targets=targets, smoothing=smoothing), cross_entropy_backward,
             x[0], names=["logits"])
     return checks
 
 
-def check_config(config: ViTConfig, seed: int = 0, tick: Callable[[], Any] | None = None) -> Report:
+def check_config(config: ViTConfig, seed: int = 0, tick: Callable[[], Any] | None = None, xp: ModuleType = np) -> Report:
     """The whole model, with two images, and with its dropout, if it has any. tick is called at each forward."""
-    model, images = ViT(config), normal((2, *config.image, config.channels), seed)
+    model, images = ViT(config), xp.asarray(normal_on_host((2, *config.image, config.channels), seed))
     dropped = config.dropout or config.attention_dropout or config.drop_path or config.patch_dropout
     forward = model.forward
 
@@ -114,7 +119,7 @@ def check_config(config: ViTConfig, seed: int = 0, tick: Callable[[], Any] | Non
         return forward(*args, **options)
 
     model.forward = counted  # type: ignore[method-assign]
-    return check_model(model, images, seed, tolerance=SHARP, rng=lambda: np.random.default_rng(seed),
+    return check_model(model, images, seed, tolerance=SHARP if xp is np else None, rng=lambda: np.random.default_rng(seed),
                        zero=weights_of(model) if dropped else [])
 
 
@@ -123,7 +128,7 @@ def weights_of(layer: Any) -> list[str]:
     return ["x", *params_of(layer)]
 
 
-def model_checks(seed: int = 0) -> Checks:
+def model_checks(seed: int = 0, xp: ModuleType = np) -> Checks:
     """A tiny model in every combination of OPTIONS; with dropout, in every kind of it."""
     checks: Checks = {}
     for values in itertools.product(*OPTIONS.values()):
@@ -131,5 +136,5 @@ def model_checks(seed: int = 0) -> Checks:
         p = fields["dropout"]
         config = ViTConfig(**MODEL, **fields, attention_dropout=p, drop_path=p, patch_dropout=p)
         name = ", ".join(f"{name} {value}" for name, value in fields.items())
-        checks[f"model: {name}"] = partial(check_config, config, seed)
+        checks[f"model: {name}"] = partial(check_config, config, seed, xp=xp)
     return checks

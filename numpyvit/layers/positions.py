@@ -4,10 +4,12 @@ Attention treats its tokens as a set. What tells a patch in the corner from one 
 """
 
 from functools import lru_cache
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get_xp
+from ..backend import Array, fixed, get_xp
 from ..params import Buffer, Param, normal_02
 
 
@@ -34,7 +36,7 @@ def add_positions_backward(dy: Array, cache: None) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=8)
-def sinusoidal(n: int, width: int) -> Array:
+def sinusoidal(n: int, width: int, xp: ModuleType = np, dtype: Any = np.float64) -> Array:
     """Fixed positions (N, D), by section 3.5 of "Attention Is All You Need" (the sequence read as one dimension):
 
         pos[n, 2i] = sin(n / 10000^(2i / D)),    pos[n, 2i+1] = cos(n / 10000^(2i / D))
@@ -43,9 +45,7 @@ def sinusoidal(n: int, width: int) -> Array:
     """
     pair = np.arange(width) // 2 * 2                                     # 0 0 2 2 4 4 ...
     angle = np.arange(n)[:, None] / 10000.0 ** (pair / width)            # (N, D)
-    table = np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle))
-    table.flags.writeable = False
-    return table
+    return fixed(np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle)), xp, dtype)
 
 
 class ClsToken:

@@ -12,26 +12,26 @@ for Vision Transformer", section 3.2). Nothing of it is learned.
 """
 
 from functools import lru_cache
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get_xp
+from ..backend import Array, fixed, get_xp
 
 BASE = 100.0         # frequencies go from 1 down towards 1 / BASE (Heo et al.: 100, where language models take 10,000)
 
 
 @lru_cache(maxsize=8)
-def turns(grid: tuple[int, int], width: int, first: int = 0) -> Array:
-    """grid: (rows, columns) of patches, width: E of a head, a multiple of 4  ->  e^(i angle), (N, E/2), complex128.
+def turns(grid: tuple[int, int], width: int, first: int = 0, xp: ModuleType = np, dtype: Any = np.complex128) -> Array:
+    """grid: (rows, columns) of patches, width: E of a head, a multiple of 4  ->  e^(i angle), (N, E/2), an array of xp's.
 
     The `first` tokens before the patches, the class token, have no place and are not turned.
     """
     f = BASE ** -(np.arange(width // 4) / (width // 4))                  # (E/4,)
     row, column = np.indices(grid).reshape(2, -1, 1)                     # (patches, 1) each
     angle = np.concatenate([row * f, column * f], axis=1)                # (patches, E/2)
-    table = np.exp(1j * np.concatenate([np.zeros((first, width // 2)), angle]))
-    table.flags.writeable = False
-    return table
+    return fixed(np.exp(1j * np.concatenate([np.zeros((first, width // 2)), angle])), xp, dtype)
 
 
 def rotary_forward(x: Array, turn: Array) -> tuple[Array, Array]:

@@ -25,6 +25,7 @@ import numpy as np
 
 API = json.loads((Path(__file__).parent / "api.json").read_text())
 UPLOADS = {"asarray", "array"}
+DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
 reads = 0                                              # how often something was brought to the host
 
 
@@ -114,6 +115,8 @@ class ndarray:
     __hash__ = None                                    # type: ignore[assignment]
 
     def __init__(self, a: np.ndarray) -> None:
+        if a.dtype.str[1:] not in DTYPES:
+            raise Refused(f"Unsupported dtype {a.dtype}")
         self._a = a
 
     def __getattr__(self, name: str) -> Any:
