@@ -42,7 +42,7 @@ def products(config: ViTConfig, B: int, dtype: Any = np.float32) -> tuple[Runs, 
             product(backward, name, (rows, d_out), (d_out, d_in), "b")
 
     patches = N - (c.pooling == "cls")
-    linear("embed", B * patches, c.patch[0] * c.patch[1] * c.channels, D, need_dx=False)
+    linear("embed", B * patches, c.window[0] * c.window[1] * c.channels, D, need_dx=False)
     for i in range(c.depth):
         b, heads = block_name(i, c.depth), (B, c.heads)
         linear(f"{b}.attention.qkv", B * N, D, 3 * D)

@@ -11,7 +11,7 @@ def costs(config: ViTConfig) -> list[tuple[str, str, int, int]]:
     """
     c = config
     D, F, N, h, K = c.width, c.mlp_width, c.tokens, c.heads, c.classes
-    E, patches, pixels = D // h, N - (c.pooling == "cls"), c.patch[0] * c.patch[1] * c.channels
+    E, patches, (s1, s2) = D // h, N - (c.pooling == "cls"), c.window
     model = ViT(c)
 
     def weights(prefix: str) -> int:
@@ -22,7 +22,8 @@ def costs(config: ViTConfig) -> list[tuple[str, str, int, int]]:
 
     (H, W), (p1, p2) = c.image, c.patch
     rows = [("image", f"{H}x{W}x{c.channels}", 0, 0),
-            row(f"patches of {p1}x{p2}, linear", (patches, D), "embed.", 2 * patches * pixels * D)]
+            row(f"patches of {p1}x{p2}, {f'{s1}x{s2} seen, ' * bool(c.patch_overlap)}linear", (patches, D), "embed.",
+                2 * patches * s1 * s2 * c.channels * D)]
     if c.pooling == "cls":
         rows.append(row("class token", (N, D), "cls_token.", 0))
     rows.append(row(f"positions ({c.positions})", (N, D), "positions.", 0))

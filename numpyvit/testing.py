@@ -65,7 +65,8 @@ def vit_configs(draw: st.DrawFn, dropout: bool = False) -> ViTConfig:
         depth=draw(st.integers(1, 2)), mlp_width=draw(st.integers(1, 4)), pooling=draw(st.sampled_from(["cls", "mean"])),
         positions=positions, gelu=draw(st.sampled_from(["tanh", "erf"])),
         head_hidden=draw(st.sampled_from([0, 3])), qkv_bias=draw(st.booleans()), norm_eps=0.1, dropout=draw(p),
-        attention_dropout=draw(p), drop_path=draw(p), patch_dropout=draw(p))
+        attention_dropout=draw(p), drop_path=draw(p), patch_dropout=draw(p),
+        patch_overlap=draw(st.integers(0, min(patch))))
 
 
 def assert_gradients(forward: Forward, backward: Backward, *inputs: Array, **options: Any) -> None:

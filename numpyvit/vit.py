@@ -41,6 +41,7 @@ class ViTConfig:
     attention_dropout: float = 0.0
     drop_path: float = 0.0                            # at the last block; rises linearly with depth
     patch_dropout: float = 0.0                        # share of the patches that each image goes on without
+    patch_overlap: int = 0                            # pixels of its neighbours that a patch sees, on each side
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
@@ -68,6 +69,9 @@ class ViTConfig:
         if H % p1 or W % p2:
             raise UserError(f"an image of {H}x{W} cannot be cut into patches of {p1}x{p2}: "
                             "choose a patch_size that divides the image_size")
+        if not (self.patch_overlap == 0 or is_count(self.patch_overlap)) or self.patch_overlap > min(p1, p2):
+            raise UserError(f"patch_overlap is {self.patch_overlap!r}: it must be a whole number of pixels, 0 to "
+                            f"{min(p1, p2)}, the patch's side")
         if self.width % self.heads:
             raise UserError(f"width {self.width} cannot be split over {self.heads} heads: choose heads that divide it")
         if self.positions == "rotary" and self.width // self.heads % 4:
@@ -83,6 +87,11 @@ class ViTConfig:
     def patch(self) -> tuple[int, int]:
         """(P1, P2)."""
         return (self.patch_size, self.patch_size) if isinstance(self.patch_size, int) else self.patch_size
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """What a patch sees: itself, and so much of its neighbours as they overlap."""
+        return self.patch[0] + 2 * self.patch_overlap, self.patch[1] + 2 * self.patch_overlap
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -119,7 +128,7 @@ class ViT:
 
     def __init__(self, config: ViTConfig) -> None:
         c = self.config = config
-        self.embed = PatchEmbed(c.image, c.patch, c.channels, c.width)
+        self.embed = PatchEmbed(c.image, c.patch, c.channels, c.width, c.patch_overlap)
         self.cls_token = ClsToken(c.width) if c.pooling == "cls" else None
         self.positions = Positions(c.tokens, c.width) if c.positions == "learned" else None
         self.blocks = [

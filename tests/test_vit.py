@@ -11,6 +11,7 @@ from numpyvit.layers.dropout import dropout_forward
 from numpyvit.layers.patch_dropout import patch_dropout_forward
 from numpyvit.layers.positions import sinusoidal
 from numpyvit.layers.rotary import turns
+from numpyvit.summary import costs
 from numpyvit.testing import (
     assert_batch_splits,
     assert_dtype_kept,
@@ -173,6 +174,9 @@ def test_a_model_takes_no_tokens_order_from_attention_alone():
 @pytest.mark.parametrize(("fields", "message"), [
     ({"patch_size": 5}, "28x28 cannot be cut into patches of 5x5: choose a patch_size that divides"),
     ({"image_size": (28, 30)}, "28x30 cannot be cut"),
+    ({"patch_overlap": 8}, "patch_overlap is 8: it must be a whole number of pixels, 0 to 7"),
+    ({"patch_overlap": 1.0}, "patch_overlap is 1.0"),
+    ({"patch_overlap": -1}, "patch_overlap is -1"),
     ({"width": 66}, "width 66 cannot be split over 4 heads"),
     ({"width": 24, "positions": "rotary"}, "heads of width 6 cannot turn by row and by column"),
     ({"pooling": "men"}, "did you mean 'mean'"),
@@ -189,6 +193,19 @@ def test_a_model_takes_no_tokens_order_from_attention_alone():
 def test_parts_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
         ViTConfig(**fields)
+
+
+def test_patches_that_overlap_see_their_neighbours():
+    """A pixel moves the tokens of all patches that see it, and of no other."""
+    config = ViTConfig(6, 2, 1, 3, width=8, depth=1, heads=2, mlp_width=8, patch_overlap=1)
+    model = ViT(config)
+    params, x = noisy(model, 0), images_for(config, 1, 0)
+    before, _ = model.embed.forward(params, x)
+    x[0, 2, 2] += 1                                                      # the corner of the patch in the middle
+    changed = (model.embed.forward(params, x)[0] != before).any(-1).reshape(3, 3)
+    assert changed.tolist() == [[True, True, False], [True, True, False], [False, False, False]]
+    assert costs(config)[1][:2] == ("patches of 2x2, 4x4 seen, linear", "9x8")
+    assert costs(config)[1][2:] == (model.params["embed.w"].size + 8, 2 * 9 * 16 * 8)
 
 
 def test_drop_path_rises_with_depth():

@@ -67,6 +67,7 @@ def layer_checks(seed: int = 0, xp: ModuleType = np) -> Checks:
         "linear": partial(layer, Linear(6, 4), x),
         "linear without bias": partial(layer, Linear(6, 4, bias=False), x),
         "patches": partial(layer, PatchEmbed((4, 6), (2, 3), 2, 3), images),
+        "patches that overlap": partial(layer, PatchEmbed((4, 6), (2, 3), 2, 3, overlap=1), images),
         "class token": partial(layer, ClsToken(6), x),
         "positions": partial(layer, Positions(3, 6), x),
         "rotary": partial(function, lambda x: rotary_forward(x, turns((1, 2), 4, 1)), rotary_backward,

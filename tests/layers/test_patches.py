@@ -3,15 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numpyvit.gradcheck import SHARP
-from numpyvit.layers.patches import PatchEmbed, patchify, unpatchify
+from numpyvit.layers.patches import PatchEmbed, overlapping_patchify, overlapping_unpatchify, patchify, unpatchify
 from numpyvit.params import init
 from numpyvit.testing import assert_gradients, check_layer_contract, normal, seeds, shapes_BHWC
 
 
-@given(shapes_BHWC(), st.integers(1, 4), seeds)
-def test_contract(shapes, width, seed):
+@given(shapes_BHWC(), st.integers(1, 4), st.integers(0, 3), seeds)
+def test_contract(shapes, width, overlap, seed):
     (B, H, W, C), patch = shapes
-    check_layer_contract(PatchEmbed((H, W), patch, C, width), normal((B, H, W, C), seed), seed, tolerance=SHARP)
+    check_layer_contract(PatchEmbed((H, W), patch, C, width, overlap), normal((B, H, W, C), seed), seed, tolerance=SHARP)
 
 
 @given(shapes_BHWC(), seeds)
@@ -23,25 +23,35 @@ def test_unpatchify_is_the_inverse_and_the_backward(shapes, seed):
                      tolerance=SHARP)
 
 
-@given(shapes_BHWC(), st.integers(1, 4), seeds)
-def test_equals_a_convolution_whose_kernel_and_stride_are_the_patch(shapes, width, seed):
+@given(shapes_BHWC(), st.integers(1, 3), st.sampled_from([0, 0, 1, 2]), seeds)
+def test_equals_a_convolution_whose_stride_is_the_patch(shapes, width, overlap, seed):
     (B, H, W, C), (p1, p2) = shapes
-    layer, images = PatchEmbed((H, W), (p1, p2), C, width), normal((B, H, W, C), seed)
+    layer, images = PatchEmbed((H, W), (p1, p2), C, width, overlap), normal((B, H, W, C), seed)
     params = init(layer, seed, np.float64)
     params.flat += normal(params.flat.shape, seed)
-    kernel = params[layer.w].reshape(p1, p2, C, width)
+    kernel = params[layer.w].reshape(p1 + 2 * overlap, p2 + 2 * overlap, C, width)
     y, _ = layer.forward(params, images)
     y = y.reshape(B, H // p1, W // p2, width)
     for b in range(B):
         for i in range(H // p1):
             for j in range(W // p2):
-                for o in range(width):
-                    total = params[layer.b][o]
-                    for di in range(p1):
-                        for dj in range(p2):
-                            for c in range(C):
-                                total += kernel[di, dj, c, o] * images[b, i * p1 + di, j * p2 + dj, c]
-                    assert abs(y[b, i, j, o] - total) < 1e-12
+                total = params[layer.b].copy()
+                for di in range(-overlap, p1 + overlap):
+                    for dj in range(-overlap, p2 + overlap):
+                        if 0 <= i * p1 + di < H and 0 <= j * p2 + dj < W:
+                            total += images[b, i * p1 + di, j * p2 + dj] @ kernel[di + overlap, dj + overlap]
+                assert np.allclose(y[b, i, j], total, rtol=0, atol=1e-12)
+
+
+@given(shapes_BHWC(), st.integers(1, 3), seeds)
+def test_patches_that_overlap_have_the_others_in_their_middle(shapes, overlap, seed):
+    (B, H, W, C), (p1, p2) = shapes
+    images = normal((B, H, W, C), seed)
+    wide = overlapping_patchify(images, (p1, p2), overlap).reshape(B, -1, p1 + 2 * overlap, p2 + 2 * overlap, C)
+    middle = wide[:, :, overlap:-overlap, overlap:-overlap]
+    assert np.array_equal(middle.reshape(B, -1, p1 * p2 * C), patchify(images, (p1, p2)))
+    assert_gradients(lambda x: (overlapping_patchify(x, (p1, p2), overlap), None),
+                     lambda dy, _: overlapping_unpatchify(dy, (p1, p2), overlap, (H, W)), images, tolerance=SHARP)
 
 
 def test_a_patch_is_a_square_of_the_image_and_not_a_run_of_pixels():

@@ -233,6 +233,11 @@ def get_array_module(*args: Any) -> Any:
     return sys.modules["cupy"] if any(isinstance(a, ndarray) for a in args) else np
 
 
+def windows(x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False, writeable: bool = False) -> Any:
+    """As CuPy's of its lib.stride_tricks."""
+    return outer(np.lib.stride_tricks.sliding_window_view(inner(x, "sliding_window_view"), window_shape, axis))
+
+
 def module() -> Any:
     """What stands in for `cupy`."""
     cupy: Any = types.ModuleType("cupy")
@@ -242,6 +247,7 @@ def module() -> Any:
             setattr(cupy, name, function(name))
     for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "uint32", "bool_", "newaxis", "pi", "inf"):
         setattr(cupy, name, getattr(np, name))
+    cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(sliding_window_view=windows))
     cupy.asnumpy = lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a)
     return cupy
 
