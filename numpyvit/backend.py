@@ -32,6 +32,12 @@ def on_host(x: Array) -> bool:
     return isinstance(x, NUMPY)
 
 
+def scalar(x: Any) -> Any:
+    """x, an array of no dimension, as a Python number, which adopts the dtype of what it meets; on a GPU x itself, since to
+    read it would be to wait."""
+    return float(x) if on_host(x) else x
+
+
 def as_rows(x: Array) -> Array:
     """(..., D) -> (n, D), a view where the memory allows. One 2-D product is 1.1 to 3.5 times faster than many."""
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])

@@ -22,6 +22,8 @@ def cross_entropy_forward(
     """
     xp = get_xp(logits)
     B, K = logits.shape
+    if on_host(logits) != on_host(targets):
+        raise UserError("logits and targets are on different devices: data.to(device) moves images and labels")
     if targets.ndim == 1 and len(targets) == B and targets.dtype.kind in "iu":
         if B and on_host(targets) and not (targets.min() >= 0 and targets.max() < K):
             raise UserError(f"labels go from {targets.min()} to {targets.max()}, the model has {K} classes: 0 to {K - 1}")

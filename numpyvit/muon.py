@@ -1,12 +1,13 @@
 """Muon: momentum whose every matrix is made orthogonal, for the weights that are matrices; AdamW for the rest."""
 
 import math
+from typing import Any
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, on_host, scalar
 from .errors import UserError
-from .optim import AdamW, Each, blocks
+from .optim import AdamW, Each, blocks, one_by_one
 from .params import Buffer, Param
 
 # A s + B s^3 + C s^5: five times over, it brings every s from 0.02 to 1 into 0.65 to 1.25
@@ -21,7 +22,7 @@ def orthogonal(m: Array) -> Array:
     for the singular values, with products of matrices only (Newton and Schulz). This one (Jordan et al., 2024, "Muon: an
     optimizer for hidden layers") ends near 1, and sooner than one that would end at 1; more is not needed.
     """
-    x = m / (math.sqrt(float((m * m).sum())) + 1e-7)                     # its largest s is 1 at most
+    x = m / (scalar((m * m).sum()) ** 0.5 + 1e-7)                        # its largest s is 1 at most
     tall = m.shape[0] > m.shape[1]
     x = x.T if tall else x                                               # so that x x' is the smaller product
     for _ in range(ROUNDS):
@@ -50,7 +51,7 @@ class Muon(AdamW):
             if len(p.shape) != 2:
                 raise UserError(f"a weight of shape {p.shape} decays: Muon wants all those to be matrices; use AdamW")
 
-    def update(self, params: Buffer, grads: Buffer, lr: float, scale: float, each: Each) -> None:
+    def update(self, params: Buffer, grads: Buffer, lr: float, scale: Any, each: Each) -> None:
         """As AdamW.update. Of the matrices m holds the momentum, and v nothing."""
         def move(p: Param) -> None:
             w, m = params[p], self.m[p]
@@ -62,8 +63,8 @@ class Muon(AdamW):
                 w *= 1 - lr * self.weight_decay
                 w -= (lr * RMS * math.sqrt(max(p.shape))) * orthogonal(g)
 
-        each(move, self.matrices)
-        for at, decay in blocks(params.flat.size, params.decayed):
+        (each if on_host(params.flat) else one_by_one)(move, self.matrices)
+        for at, decay in blocks(params):
             if not decay:
                 self.adam(at, params, grads, lr, scale, 0.0)
             self.follow(at, params)

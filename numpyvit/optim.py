@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, get_xp
+from .backend import Array, get_xp, on_host
+from .device import to_host
 from .errors import UserError
 from .params import Buffer
 
@@ -24,19 +25,24 @@ def one_by_one(run: Callable[[Any], object], items: Sequence[Any]) -> None:
         run(item)
 
 
-def blocks(size: int, decayed: int) -> Iterator[tuple[slice, bool]]:
-    """Cut 0..size into blocks, none of which straddles the border between the weights that decay and those that do not."""
+def blocks(params: Buffer) -> Iterator[tuple[slice, bool]]:
+    """Cut the flat array into blocks, none of which straddles the border between the weights that decay and those that do
+    not. (A GPU gets all at once.)"""
+    size, decayed = params.flat.size, params.decayed
+    block = BLOCK if on_host(params.flat) else max(size, 1)
     for start, stop, decay in ((0, decayed, True), (decayed, size, False)):
-        for i in range(start, stop, BLOCK):
-            yield slice(i, min(i + BLOCK, stop)), decay
+        for i in range(start, stop, block):
+            yield slice(i, min(i + block, stop)), decay
 
 
-def grad_norm(grads: Buffer) -> float:
-    """The Euclidean norm of all gradients together."""
+def grad_norm(grads: Buffer) -> Any:
+    """The Euclidean norm of all gradients together: a float, or on a GPU an array of no dimension, so as not to wait."""
     g = grads.flat
+    if not on_host(g):
+        return get_xp(g).sqrt(g @ g)
 
     def squares(dtype: Any) -> float:
-        parts = (g[at].astype(dtype, copy=False) for at, _ in blocks(g.size, 0))
+        parts = (g[at].astype(dtype, copy=False) for at, _ in blocks(grads))
         return sum(float(part @ part) for part in parts)
 
     with np.errstate(over="ignore", invalid="ignore"):                   # the caller looks at the norm
@@ -46,9 +52,16 @@ def grad_norm(grads: Buffer) -> float:
     return math.sqrt(total)
 
 
-def clip_factor(norm: float, clip: float | None) -> float:
+def clip_factor(norm: Any, clip: float | None) -> Any:
     """What to multiply all gradients by, so that their norm is at most `clip`."""
+    if clip is not None and not isinstance(norm, float):
+        return get_xp(norm).minimum(1, clip / norm)
     return 1.0 if clip is None or norm <= clip else clip / norm
+
+
+def may_step(norm: Any) -> bool:
+    """Not where the norm is known to be infinite or NaN. On a GPU it is not known: there the weights become NaN with it."""
+    return not isinstance(norm, float) or math.isfinite(norm)
 
 
 class SGD:
@@ -60,15 +73,16 @@ class SGD:
         self.v = params.zeros_like()
 
     def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None,
-             each: Each = one_by_one) -> float:
+             each: Each = one_by_one) -> Any:
         """One update of params, in place, with the gradients scaled to a norm of at most `clip`. Returns the norm before;
-        where it is not finite, nothing is updated. each: as AdamW.step's, so that one can stand for the other."""
+        where it is not finite, nothing is updated, but on a GPU: see may_step. each: as AdamW.step's, so that one can stand
+        for the other."""
         check_same(params, grads, self.v)
         norm = grad_norm(grads)
-        if not math.isfinite(norm):
+        if not may_step(norm):
             return norm
         scale = clip_factor(norm, clip)
-        for at, decay in blocks(params.flat.size, params.decayed):
+        for at, decay in blocks(params):
             p, g, v = params.flat[at], grads.flat[at], self.v.flat[at]
             v *= self.momentum
             v += scale * g
@@ -78,8 +92,8 @@ class SGD:
         return norm
 
     def state(self) -> dict[str, Array]:
-        """What a checkpoint keeps."""
-        return {"v": self.v.flat}
+        """What a checkpoint keeps, on the host."""
+        return {"v": to_host(self.v.flat)}
 
     def load_state(self, state: dict[str, Array]) -> None:
         """The inverse of state(). Raises UserError for the state of another optimizer or model."""
@@ -105,24 +119,24 @@ class AdamW:
         self.average = params.copy() if average else params
 
     def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None,
-             each: Each = one_by_one) -> float:
+             each: Each = one_by_one) -> Any:
         """One update of params, in place, with the gradients scaled to a norm of at most `clip`, and of the average, in one
         pass over all of them. each: what may go over threads, Workers.each, does. Returns the norm before; where it is not
-        finite, nothing is updated."""
+        finite, nothing is updated, but on a GPU: see may_step."""
         check_same(params, grads, self.m)
         norm = grad_norm(grads)
-        if math.isfinite(norm):
+        if may_step(norm):
             self.t += 1
             self.update(params, grads, lr, clip_factor(norm, clip), each)
         return norm
 
-    def update(self, params: Buffer, grads: Buffer, lr: float, scale: float, each: Each) -> None:
+    def update(self, params: Buffer, grads: Buffer, lr: float, scale: Any, each: Each) -> None:
         """All of a step, but for its norm: grads count `scale` times. (Too little work for threads, here.)"""
-        for at, decay in blocks(params.flat.size, params.decayed):
+        for at, decay in blocks(params):
             self.adam(at, params, grads, lr, scale, self.weight_decay if decay else 0.0)
             self.follow(at, params)
 
-    def adam(self, at: slice, params: Buffer, grads: Buffer, lr: float, scale: float, weight_decay: float) -> None:
+    def adam(self, at: slice, params: Buffer, grads: Buffer, lr: float, scale: Any, weight_decay: float) -> None:
         """The formula, for a part of the flat array."""
         xp, (b1, b2) = get_xp(params.flat), self.betas
         root = math.sqrt(1 - b2**self.t)                                 # both corrections, moved out of the elements
@@ -144,8 +158,8 @@ class AdamW:
             self.average.flat[at] += (1 - keep) * (params.flat[at] - self.average.flat[at])
 
     def state(self) -> dict[str, Array]:
-        """What a checkpoint keeps."""
-        return {name: buffer.flat for name, buffer in self.buffers().items()} | {"t": np.array(self.t)}
+        """What a checkpoint keeps, on the host."""
+        return {name: to_host(buffer.flat) for name, buffer in self.buffers().items()} | {"t": np.array(self.t)}
 
     def buffers(self) -> dict[str, Buffer]:
         return {"m": self.m, "v": self.v} | ({"average": self.average} if self.decay else {})
@@ -175,4 +189,4 @@ def load_flat(state: dict[str, Array], buffers: dict[str, Buffer]) -> None:
             raise UserError(f"the optimizer's {name!r} is {found}, wanted {buffer.flat.dtype} of shape "
                             f"{buffer.flat.shape}: this state belongs to another optimizer or model")
     for name, buffer in buffers.items():
-        buffer.flat[...] = state[name]
+        buffer.flat[...] = get_xp(buffer.flat).asarray(state[name])

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, get_xp, on_host
 from .data import Dataset, normalise
+from .device import to_host
 from .errors import UserError
 from .losses import cross_entropy
 from .machine import blas_threads, cores, prepare_thread, process_settings
@@ -24,6 +25,7 @@ from .vit import ViT
 T = TypeVar("T")
 
 TOKENS = 1600        # at most, in a micro-batch; see micro_batch_size
+AT_ONCE = 2**16      # tokens that a GPU evaluates at a time
 LONE = 8192          # activations (images * N * D) from which several BLAS threads make a lone micro-batch faster
 
 
@@ -82,11 +84,14 @@ class Workers:
             list(self._pool.map(run, items))
 
     def loss_and_grad(self, params: Buffer, images: Array, labels: Array, step: int = 0, all_patches: bool = False
-                      ) -> tuple[float, Buffer]:
+                      ) -> tuple[Any, Buffer]:
         """The mean loss over the batch and its gradients: images (B, H, W, C), normalised, labels (B,) or (B, K).
 
-        step: seeds dropout, together with the seed and the micro-batch's index. all_patches: no patch dropout.
+        step: seeds dropout, together with the seed and the micro-batch's index. all_patches: no patch dropout. On a GPU,
+        where all of them are to be, the batch is one micro-batch, and the loss an array of no dimension, as yet unread.
         """
+        if not on_host(params.flat):
+            return self.piece(params, images, labels, step, 0, len(images), params.zeros_like(), all_patches)
         B, labels = len(images), np.asarray(labels)
         if len(labels) != B:
             raise UserError(f"{B} images came with {len(labels)} labels")
@@ -96,31 +101,42 @@ class Workers:
 
         def run(i: int) -> None:
             part = slice(i * size, (i + 1) * size)
-            grads = tree.buffer(params)
-            rng = np.random.default_rng((self.seed, DROPOUT, step, i))
             with np.errstate(over="ignore", invalid="ignore"):           # the trainer looks at the loss and the norm
-                logits, cache = self.model.forward(params, images[part], rng, all_patches=all_patches)
-                loss, dlogits = self.loss(logits, labels[part], count=max(B, 1))
-                self.model.backward(dlogits, cache, grads)
+                loss, grads = self.piece(params, images[part], labels[part], step, i, B, tree.buffer(params), all_patches)
                 tree.add(i, float(loss), grads)
 
         self.each(run, range(pieces))
         return tree.root
 
+    def piece(self, params: Buffer, images: Array, labels: Array, step: int, i: int, count: int, grads: Buffer,
+              all_patches: bool) -> tuple[Any, Buffer]:
+        """Micro-batch i of a batch of `count` images: its share in their mean loss, and grads, with its gradients added."""
+        rng = np.random.default_rng((self.seed, DROPOUT, step, i))
+        logits, cache = self.model.forward(params, images, rng, all_patches=all_patches)
+        loss, dlogits = self.loss(logits, labels, count=max(count, 1))
+        self.model.backward(dlogits, cache, grads)
+        return loss, grads
+
     def predict(self, params: Buffer, data: Dataset | Array) -> Array:
-        """Logits (n, K) for a Dataset (which is normalised on the way) or for normalised images (n, H, W, C)."""
+        """Logits (n, K) on the host, for a Dataset (which is normalised on the way) or normalised images (n, H, W, C)."""
         images = data.images if isinstance(data, Dataset) else data
-        n, classes = len(images), self.model.config.classes
+        xp, n, classes = get_xp(params.flat), len(images), self.model.config.classes
         size = self.micro_batch or micro_batch_size(self.model.config.tokens, n)
+        if xp is not np:
+            size = max(1, AT_ONCE // self.model.config.tokens)
         logits = np.empty((n, classes), params.flat.dtype)
 
         def run(start: int) -> None:
-            part = images[start:start + size]
+            part = xp.asarray(images[start:start + size])
             if isinstance(data, Dataset):
                 part = normalise(part, data.mean, data.std, params.flat.dtype)
             with np.errstate(over="ignore", invalid="ignore"):
-                logits[start:start + size] = self.model.forward(params, part, need_cache=False)[0]
+                logits[start:start + size] = to_host(self.model.forward(params, part, need_cache=False)[0])
 
+        if xp is not np:
+            for start in range(0, n, size):
+                run(start)
+            return logits
         c = self.model.config
         with blas_threads(self.workers) if n <= size and n * c.tokens * c.width > LONE else nullcontext():
             self.each(run, range(0, n, size))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, get_xp
+from .device import to
 from .errors import UserError
 
 Initialiser = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -123,6 +124,10 @@ class Buffer:
 
     def astype(self, dtype: Any) -> "Buffer":
         return Buffer(self.params, self.flat.astype(dtype))
+
+    def to(self, device: str) -> "Buffer":
+        """The weights on a device, "cpu", "cuda" or "cuda:1". Raises UserError where that is not to be had."""
+        return Buffer(self.params, to(self.flat, device))
 
     def __getstate__(self) -> tuple[dict[str, Param], Array]:
         return self.params, self.flat

@@ -234,6 +234,10 @@ class ViT:
             raise UserError(f"images have shape {found}, the model wants {wanted}: {hint}")
         if images.dtype.kind != "f":
             raise UserError(f"images are {images.dtype}, not normalised floats: nv.data.normalise(images, mean, std)")
+        if on_host(images) != on_host(params.flat):
+            where = ("the host", "a GPU") if on_host(images) else ("a GPU", "the host")
+            raise UserError(f"images are on {where[0]} and the weights on {where[1]}: bring them together by "
+                            "params.to(device) and data.to(device)")
         if images.dtype != params.flat.dtype:
             raise UserError(f"images are {images.dtype} and the weights {params.flat.dtype}: "
                             f"images.astype('{params.flat.dtype}')")

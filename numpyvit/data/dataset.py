@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, get_xp
+from ..device import to
 from ..errors import UserError
 from ..params import HELD_OUT
 
@@ -27,6 +28,10 @@ class Dataset:
     def take(self, index: Array) -> "Dataset":
         """The images at `index`, as a Dataset."""
         return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def to(self, device: str) -> "Dataset":
+        """Its images and labels on a device, "cpu", "cuda" or "cuda:1". Raises UserError where that is not to be had."""
+        return replace(self, images=to(self.images, device), labels=to(self.labels, device))
 
 
 def make_dataset(name: str, images: Array, labels: Array, classes: tuple[str, ...] | None = None,
@@ -85,10 +90,10 @@ def normalise(images: Array, mean: Array, std: Array, dtype: Any = np.float32) -
     """uint8 images (B, H, W, C), mean and std (C,)  ->  (images / 255 - mean) / std, in dtype."""
     if images.dtype != np.uint8:
         raise UserError(f"images are {images.dtype}, wanted uint8 (0 to 255): these may be normalised already")
-    scale = 1 / (255 * np.asarray(std, np.float64))
+    xp, scale = get_xp(images), 1 / (255 * np.asarray(std, np.float64))
     x = images.astype(dtype)
-    x *= scale.astype(dtype)
-    x -= (np.asarray(mean) / std).astype(dtype)
+    x *= xp.asarray(scale, dtype)
+    x -= xp.asarray(np.asarray(mean) / std, dtype)
     return x
 
 

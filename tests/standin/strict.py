@@ -94,7 +94,8 @@ def call(kind: str, name: str, f: Any, args: tuple, kwargs: dict, me: Any = None
         result = f(*args, **kwargs)
         return ndarray(result if isinstance(given[next(iter(given))], ndarray) else flush(result.copy()))
     what = f"cupy.{name}"
-    result = f(*(() if me is None else (me,)), *inner(args, what), **{k: inner(v, what) for k, v in kwargs.items()})
+    with np.errstate(all="ignore"):                                      # a GPU does not warn
+        result = f(*(() if me is None else (me,)), *inner(args, what), **{k: inner(v, what) for k, v in kwargs.items()})
     out = given.get("out")
     if isinstance(out, ndarray):
         flush(out._a)
@@ -194,7 +195,8 @@ def operator(name: str) -> Any:
                 raise Refused(f"Unsupported type <class 'numpy.ndarray'>: {name} of the device's array and the host's")
             if not isinstance(other, (ndarray, int, float, complex, np.generic)):
                 return NotImplemented
-        result = f(self._a, *(inner(o, name) for o in others))
+        with np.errstate(all="ignore"):
+            result = f(self._a, *(inner(o, name) for o in others))
         if result is NotImplemented:
             return result
         if name.startswith("__i") and name != "__invert__":
@@ -238,6 +240,31 @@ def windows(x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False,
     return outer(np.lib.stride_tricks.sliding_window_view(inner(x, "sliding_window_view"), window_shape, axis))
 
 
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class Device:
+    used = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def use(self) -> None:
+        Device.used = self.number
+
+
+def cuda(gpus: int, error: str = "") -> Any:
+    """What stands in for `cupy.cuda` on a machine with so many GPUs; error: what the driver says instead."""
+    def count() -> int:
+        if error:
+            raise CUDARuntimeError(error)
+        return gpus
+
+    runtime = types.SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CUDARuntimeError)
+    return types.SimpleNamespace(runtime=runtime, Device=Device)
+
+
 def module() -> Any:
     """What stands in for `cupy`."""
     cupy: Any = types.ModuleType("cupy")
@@ -248,6 +275,7 @@ def module() -> Any:
     for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "uint32", "bool_", "newaxis", "pi", "inf"):
         setattr(cupy, name, getattr(np, name))
     cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(sliding_window_view=windows))
+    cupy.cuda = cuda(1)
     cupy.asnumpy = lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a)
     return cupy
 
