@@ -9,7 +9,19 @@ from hypothesis import given
 from standin import strict
 
 from numpyvit import SGD, AdamW, Muon, UserError, ViT, ViTConfig, Workers, cross_entropy
-from numpyvit.data import Dataset
+from numpyvit.data import (
+    Dataset,
+    affine,
+    batches,
+    compose,
+    cutmix,
+    erase,
+    flip,
+    mixup,
+    one_of,
+    randaugment,
+    shift,
+)
 from numpyvit.device import module_of, number, to, to_host
 from numpyvit.gradcheck.suite import layer_checks, model_checks
 from numpyvit.testing import normal, seeds, vit_configs
@@ -146,3 +158,24 @@ def test_what_is_missing_is_told(monkeypatch):
         cupy.cuda = strict.cuda(0, "cudaErrorInsufficientDriver: CUDA driver version is insufficient")
         with pytest.raises(UserError, match=r"no GPU that it can use \(cudaErrorInsufficientDriver.*driver"):
             module_of("cuda")
+
+
+AUGMENTS = {"shift": shift(2), "flip": flip(), "affine": affine(10, 0.1, 2, 0.1), "erase": erase(0.5),
+            "randaugment": randaugment(2, 9.0), "several": compose(shift(1), flip(), erase(0.3))}
+MIXES = {"nothing": None, "mixup": mixup(0.3), "cutmix": cutmix(1.0), "one of both": one_of(mixup(0.3), cutmix(1.0))}
+
+
+@pytest.mark.parametrize(("augment", "mix"), [*((AUGMENTS[name], None) for name in AUGMENTS),
+                                              *((None, MIXES[name]) for name in MIXES)], ids=[*AUGMENTS, *MIXES])
+def test_batches_are_the_same_on_both(cupy, augment, mix):
+    rng = np.random.default_rng(0)
+    data = Dataset("", rng.integers(0, 256, (50, 9, 8, 3), np.uint8), rng.integers(0, 5, 50), np.full(3, 0.5),
+                   np.full(3, 0.3), tuple("abcde"))
+    there, before = data.to("cuda"), strict.reads
+    pairs = list(zip(batches(data, 16, 2, 1, augment, mix), batches(there, 16, 2, 1, augment, mix), strict=True))
+    assert strict.reads == before
+    for (images, labels), (there_images, there_labels) in pairs:
+        np.testing.assert_allclose(to_host(there_images), images, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(to_host(there_labels), labels, rtol=1e-6)
+        assert there_images.dtype == np.float32
+    assert len(pairs) == 8

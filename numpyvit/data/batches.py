@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, get_xp
 from ..errors import UserError
 from ..params import AUGMENT, ORDER
 from .augment import Augment
@@ -28,19 +28,19 @@ def batches(data: Dataset, batch_size: int, epochs: int = 1, seed: int = 0, augm
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}: it must be 1 or more")
-    steps = steps_per_epoch(len(data), batch_size)
+    xp, steps = get_xp(data.images), steps_per_epoch(len(data), batch_size)
     order: Array = np.empty(0)
     for step in range(start_step, epochs * steps):
         epoch, i = divmod(step, steps)
         if i == 0 or step == start_step:
             order = np.random.default_rng((seed, ORDER, epoch)).permutation(len(data))
-        index = order[i * batch_size:(i + 1) * batch_size]
+        index = xp.asarray(order[i * batch_size:(i + 1) * batch_size])
         images, labels = data.images[index], data.labels[index]
         rng = np.random.default_rng((seed, AUGMENT, step))
         if augment:
             images = augment(images, rng)
         if mix:
-            targets = np.zeros((len(index), len(data.classes)), np.float32)
-            targets[np.arange(len(index)), labels] = 1
+            targets = xp.zeros((len(index), len(data.classes)), np.float32)
+            targets[xp.arange(len(index)), labels] = 1
             images, labels = mix(images, targets, rng)
         yield normalise(images, data.mean, data.std, dtype), labels

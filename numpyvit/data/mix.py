@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, get_xp
 from .augment import box
 
 Mix = Callable[[Array, Array, np.random.Generator], tuple[Array, Array]]
@@ -15,6 +15,7 @@ def mixup(alpha: float) -> Mix:
     """Weighted means of two images, and of their targets alike (Zhang et al., 2018)."""
     def mix(images: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         partner, share = rng.permutation(len(images)), rng.beta(alpha, alpha, len(images)).astype(np.float32)
+        partner, share = map(get_xp(images).asarray, (partner, share))
         s = share[:, None, None, None]
         mixed = images * s
         mixed += images[partner] * (1 - s)
@@ -32,8 +33,9 @@ def cutmix(alpha: float) -> Mix:
         y, x = rng.random((2, B))
         height, width = H * np.sqrt(1 - share), W * np.sqrt(1 - share)
         inside = box((H * y - height / 2).round(), (W * x - width / 2).round(), height.round(), width.round(), H, W)
-        outside = 1 - inside.mean((1, 2), dtype=np.float32)
-        return np.where(inside[..., None], images[partner], images), weigh(targets, partner, outside)
+        xp, outside = get_xp(images), 1 - inside.mean((1, 2), dtype=np.float32)
+        partner, inside, outside = map(xp.asarray, (partner, inside, outside))
+        return xp.where(inside[..., None], images[partner], images), weigh(targets, partner, outside)
     return mix
 
 
