@@ -60,6 +60,11 @@ def add_data_dir(p: argparse.ArgumentParser) -> None:
                         "(default: NUMPYVIT_DATA, else your cache folder)")
 
 
+def add_device(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--device", type=text, metavar="cpu|cuda|cuda:N", default="cpu",
+                   help="where to compute; a GPU needs CuPy: numpyvit[cuda13] or [cuda12] (default cpu)")
+
+
 def add_recipe(p: argparse.ArgumentParser) -> None:
     """An option for each field of a Recipe."""
     from .recipes import OPTIONS, Recipe, option
@@ -84,7 +89,7 @@ def make_parser() -> Parser:
                             help="train a model; with no argument, on the digits that ship with the package")
     add_data(p)
     p.add_argument("--workers", type=count, metavar="N", help="threads (default: the cores); changes no result")
-    p.add_argument("--device", type=text, metavar="cpu", default="cpu", help="cpu, the only one in this version")
+    add_device(p)
     p.add_argument("--out", type=path, metavar="DIR", help="the run's folder (default runs/DATA-PRESET-DATE-TIME)")
     p.add_argument("--resume", type=path, metavar="DIR", help="go on with the run in DIR")
     p.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -95,6 +100,7 @@ def make_parser() -> Parser:
     p.add_argument("--data", type=text, metavar="PATH", help="where your own images are now, if they were moved")
     add_data_dir(p)
     p.add_argument("--workers", type=count, metavar="N")
+    add_device(p)
 
     p = commands.add_parser("predict", allow_abbrev=False, help="say what is in images",
                             usage="numpyvit predict [-h] [RUN] IMAGE...")
@@ -156,6 +162,6 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         message = f"{error.filename or 'the output'}: {error.strerror or error}; choose another file, or mend this one"
     except MemoryError:
-        message = "out of memory: try fewer --workers, a smaller --micro-batch or a smaller --preset"
+        message = "out of memory: try fewer --workers, a smaller --micro-batch, --batch-size (on a GPU) or --preset"
     print("numpyvit: error: " + " ".join(message.split()), file=sys.stderr)
     return 2

@@ -19,17 +19,18 @@ FIXED = ("recipe", "image_size", "test", "seed", "micro_batch", "val", "patience
 
 
 def train(args: argparse.Namespace) -> None:
+    from .device import module_of
     from .runs import best_row, read_config, read_metrics
     from .training import Run
 
-    check_choice("--device", args.device, ["cpu"])
+    module_of(args.device)                                               # before anything takes long
     say = (lambda line: None) if args.quiet else print
     if args.resume:
         given = [option(name) for name in (*OPTIONS, *FIXED) if getattr(args, name) is not None]
         if given:
             raise UserError(f"{given[0]} cannot be given with --resume: the run's config.json decides it")
         folder = args.resume
-        run = Run.resume(folder, *load_as(read_config(folder)[0], args, say, not args.quiet), say)
+        run = Run.resume(folder, *load_as(read_config(folder)[0], args, say, not args.quiet), say, args.device)
         say(f"resuming {folder} at step {run.step} of {run.steps}")
     else:
         config, (train_set, test_set) = make_config(args, say)
@@ -38,7 +39,7 @@ def train(args: argparse.Namespace) -> None:
         if Path(config.data).is_dir() and folder.resolve().is_relative_to(config.data):
             raise UserError(f"{folder} lies in the folder of the pictures, where it would be read as one of them: choose "
                             "another --out")
-        run = Run.start(config, folder, train_set, test_set)
+        run = Run.start(config, folder, train_set, test_set, args.device)
         say(f"{name}: {len(run.train_set):,} training and {len(test_set):,} test images; a ViT of "
             f"{run.model.count():,} weights; {folder}")
     try:
@@ -107,7 +108,7 @@ def evaluate(args: argparse.Namespace) -> None:
         raise UserError(f"{args.run}: model.npz knows other classes than {name} of config.json: they are of different runs")
     test = dataclasses.replace(test, mean=classifier.mean, std=classifier.std)
     with Workers(classifier.model, workers=args.workers) as threads:
-        logits = threads.predict(classifier.params, test)
+        logits = threads.predict(classifier.params.to(args.device), test)
     right = logits.argmax(-1) == test.labels
     print(f"{'class':16}{'images':>8}{'accuracy':>10}")
     for k, label in enumerate(test.classes):

@@ -1,5 +1,6 @@
 """Where arrays live: the host's memory, by NumPy, or a GPU's, by CuPy. CuPy is imported here, when it is asked for."""
 
+import math
 import re
 from types import ModuleType
 from typing import Any
@@ -47,6 +48,11 @@ def to(x: Array, device: str) -> Array:
 def to_host(x: Array) -> Array:
     """x as a NumPy array; from a GPU a copy, when all is done that was asked of it before."""
     return x if on_host(x) else x.get()  # type: ignore[attr-defined]
+
+
+def free_memory(device: str) -> float:
+    """Bytes that a GPU has left; infinity for the host, where what is asked about is already."""
+    return math.inf if device == "cpu" else float(module_of(device).cuda.Device().mem_info[0])
 
 
 def number(x: Any) -> float:

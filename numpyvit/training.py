@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from . import data as datasets
+from .backend import Array, get_xp
 from .checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint, save_checkpoint
 from .classifier import Classifier
 from .data import Dataset
+from .device import free_memory, number, to, to_host
 from .errors import UserError
 from .losses import accuracy, cross_entropy, cross_entropy_forward
 from .parallel import Workers, ahead, micro_batch_size
@@ -39,13 +41,14 @@ from .vit import ViT
 
 # Within an epoch it is saved when a minute has gone by, and 50 times as long as saving took.
 SAVE_EVERY, SAVE_COST = 60.0, 50.0
+LOOK_EVERY = 1.0                                      # seconds between two looks at what a GPU has computed
 
 
 class Run:
     """One training: `Run.start(config, folder, train, test)` or `Run.resume(folder, train, test)`, then `run.train()`."""
 
-    def __init__(self, config: TrainConfig, folder: Path, train: Dataset, test: Dataset) -> None:
-        self.folder, self.test = folder, test
+    def __init__(self, config: TrainConfig, folder: Path, train: Dataset, test: Dataset, device: str = "cpu") -> None:
+        self.folder, self.test, self.device = folder, test, device
         self.train_set, self.val_set = train, None
         if config.val:
             self.train_set, self.val_set = datasets.hold_out(train, config.val, config.seed)
@@ -55,34 +58,37 @@ class Run:
             tokens = round(config.model.tokens * math.sqrt(share))       # between those of the run's two parts
             config = dataclasses.replace(config, micro_batch=micro_batch_size(tokens, r.batch_size))
         self.config, self.model = config, ViT(config.model)
-        self.params = self.model.init(config.seed)
+        self.params = self.model.init(config.seed).to(device)
         self.optimizer = OPTIMIZERS[r.optimizer](self.params, (0.9, r.beta2), weight_decay=r.weight_decay, average=r.average)
         self.kept = self.optimizer.average            # the weights to evaluate and to keep
         self.epoch_steps = datasets.steps_per_epoch(len(self.train_set), r.batch_size)
         self.steps = r.epochs * self.epoch_steps
         self.rate = schedule(r.schedule, r.lr, min(round(r.warmup * self.epoch_steps), self.steps // 5), self.steps)
-        self.step, self.loss_sum, self.train_seconds, self.seconds = 0, 0.0, 0.0, 0.0
+        self.step, self.train_seconds, self.seconds = 0, 0.0, 0.0
+        self.loss_sum: Any = 0.0                      # over this epoch's images; with
+        self.failed: Any = -1                         # the first step that was not finite: on a GPU arrays, until settle
         self.saved_step = 0                           # of the newest checkpoint
         self.best: tuple[float, float] | None = None  # validation accuracy, minus validation loss
         self.stale = 0                                # epochs since the best
         self.metrics: str | None = None               # checksum of the rows when the checkpoint was made
 
     @classmethod
-    def start(cls, config: TrainConfig, folder: Path, train: Dataset, test: Dataset) -> "Run":
-        """A new run in `folder`. Raises UserError where that holds a run already."""
-        run = cls(config, folder, train, test)
+    def start(cls, config: TrainConfig, folder: Path, train: Dataset, test: Dataset, device: str = "cpu") -> "Run":
+        """A new run in `folder`. Raises UserError where that holds a run already, or the device is not to be had."""
+        run = cls(config, folder, train, test, device)
         make_folder(folder, run.config, data_md5(train, test))
         run.save()
         return run
 
     @classmethod
-    def resume(cls, folder: Path, train: Dataset, test: Dataset, say: Callable[[str], None] = print) -> "Run":
+    def resume(cls, folder: Path, train: Dataset, test: Dataset, say: Callable[[str], None] = print, device: str = "cpu"
+               ) -> "Run":
         """The run in `folder`, where its last whole checkpoint stands; rows of metrics after it are taken back.
 
         Raises UserError where the folder, its files and the data do not belong together.
         """
         config, md5, before = read_config(folder)
-        run = cls(config, folder, train, test)
+        run = cls(config, folder, train, test, device)
         if md5 != data_md5(train, test):
             raise UserError(f"{folder} was trained on another version of {config.data} than the one found now")
         for name, version in versions().items():
@@ -123,7 +129,7 @@ class Run:
             self.stale, self.metrics = int(note.get("stale", 0)), note.get("metrics")    # version 0.2.0 had neither
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise UserError(f"the checkpoint in {self.folder} does not belong to its config.json: {error}") from None
-        self.params.flat[...] = weights
+        self.params.flat[...] = get_xp(self.params.flat).asarray(weights)
         self.step = self.saved_step = step
 
     def train(self, workers: int | None = None, say: Callable[[str], None] = print, bar: bool = False) -> None:
@@ -142,19 +148,21 @@ class Run:
               tqdm(total=self.steps, initial=self.step, unit="step", disable=hidden, leave=False) as shown):
             began = mark = time.perf_counter()
             seconds_before = self.seconds
-            saved, save_seconds = began, 0.0
-            batches = datasets.batches(self.train_set, r.batch_size, r.epochs, c.seed, augmentation(r), mixing(r), self.step)
-            for images, labels in ahead(batches) if not self.finished else ():
+            saved, save_seconds, looked = began, 0.0, 0.0
+            for images, labels in self.batches() if not self.finished else ():
                 whole = self.step >= (1 - r.whole) * self.steps
                 loss, grads = threads.loss_and_grad(self.params, images, labels, self.step, all_patches=whole)
-                self.check_finite(loss, "loss")
+                self.watch(loss, "loss")
                 norm = self.optimizer.step(self.params, grads, self.rate(self.step), r.clip, threads.each)
-                self.check_finite(norm, "gradients' norm")
+                self.watch(norm, "gradients' norm")
                 self.step += 1
-                self.loss_sum += loss * len(labels)
-                shown.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                shown.update()
+                self.loss_sum = self.loss_sum + loss * len(labels)
                 now = time.perf_counter()
+                if now - looked > LOOK_EVERY or self.device == "cpu":
+                    self.settle()
+                    shown.set_postfix(loss=f"{number(loss):.3f}", refresh=False)
+                    looked = now
+                shown.update()
                 self.train_seconds, self.seconds = self.train_seconds + now - mark, seconds_before + now - began
                 if self.step % self.epoch_steps == 0:
                     line = self.end_epoch(threads, lambda: seconds_before + time.perf_counter() - began)
@@ -172,6 +180,31 @@ class Run:
                     raise KeyboardInterrupt
                 mark = time.perf_counter()
 
+    def batches(self) -> Iterator[tuple[Array, Array]]:
+        """Those that are left. A GPU gets the whole data set once, if it has the room, and makes them itself."""
+        c, r, data = self.config, self.config.recipe, self.train_set
+        fits = data.images.nbytes < free_memory(self.device) / 2
+        found = datasets.batches(data.to(self.device) if fits else data, r.batch_size, r.epochs, c.seed, augmentation(r),
+                                 mixing(r), self.step)
+        if self.device == "cpu":
+            return ahead(found)
+        return found if fits else ((to(images, self.device), to(labels, self.device)) for images, labels in found)
+
+    def watch(self, value: Any, what: str) -> None:
+        """Stop at a value that is not finite: at once, or on a GPU, where a look would make it wait, when settle looks."""
+        if isinstance(value, float):
+            self.check_finite(value, what)
+        else:
+            xp = get_xp(value)
+            self.failed = xp.where((self.failed == xp.asarray(-1)) & ~xp.isfinite(value), self.step, self.failed)
+
+    def settle(self) -> None:
+        """Read what a GPU has added up since the last time, and stop where a step was not finite."""
+        self.failed, self.loss_sum = int(number(self.failed)), number(self.loss_sum)
+        if self.failed >= 0:
+            self.step = self.failed
+            self.check_finite(math.nan, "loss, or the gradients' norm,")
+
     @property
     def finished(self) -> bool:
         """Whether the last step is done, or --patience at its end."""
@@ -180,6 +213,7 @@ class Run:
     def end_epoch(self, threads: Workers, seconds: Callable[[], float]) -> str:
         """Evaluate, add a row to the metrics, save. In this order: a row that was written before a kill and is not in
         the checkpoint is taken back on resuming, one that was not written could not be. Returns the row in words."""
+        self.settle()
         n = len(self.train_set)
         row: dict[str, Any] = {"epoch": self.step // self.epoch_steps, "step": self.step, "train_loss": self.loss_sum / n}
         better = True
@@ -193,7 +227,7 @@ class Run:
         row["images_per_second"] = n / self.train_seconds if self.train_seconds else 0.0
         row["seconds"] = self.seconds = seconds()
         self.loss_sum = self.train_seconds = 0.0
-        self.check_finite(row["test_loss"] + float(np.abs(self.params.flat).sum()), "test loss or a weight")
+        self.check_finite(row["test_loss"] + number(abs(self.params.flat).sum()), "test loss or a weight")
         row = {key: value if isinstance(value, int) else float(f"{value:.6g}") for key, value in row.items()}
         add_row(self.folder, row)
         if better:
@@ -214,14 +248,15 @@ class Run:
 
     def save_model(self) -> None:
         """Write model.npz, which evaluate and predict read."""
-        Classifier.of(self.model, self.kept, self.train_set).save(self.folder / MODEL)
+        Classifier.of(self.model, self.kept.to("cpu"), self.train_set).save(self.folder / MODEL)
 
     def save(self) -> None:
-        """Write the checkpoint: all that resume needs."""
+        """Write the checkpoint: all that resume needs, on any device."""
+        self.settle()
         note = {"config": self.config.to_dict(), "step": self.step, "loss_sum": self.loss_sum,
                 "train_seconds": self.train_seconds, "seconds": self.seconds, "best": self.best, "stale": self.stale,
                 "metrics": metrics_sha256(self.folder), "classes": self.train_set.classes}
-        save_checkpoint(self.folder, note, {"weights": self.params.flat, **self.optimizer.state()})
+        save_checkpoint(self.folder, note, {"weights": to_host(self.params.flat), **self.optimizer.state()})
         self.saved_step = self.step
 
 

@@ -128,7 +128,7 @@ def test_info_times_a_step(capsys):
     (["info", "--batch-size", "4"], "--batch-size, --workers and --micro-batch are for info --time"),
     (["train", "--micro-batch", "0"], "--micro-batch: '0' is not"),
     (["train", "--val", "2"], "--val is 2.0"),
-    (["train", "--device", "cuda"], "--device 'cuda' is unknown"),
+    (["train", "--device", "gpu"], "the device is 'gpu': wanted cpu, cuda, or cuda:N"),
     (["train", "--speed", "9"], "unrecognized arguments: --speed 9"),
     (["train", "--resume", "/nowhere"], "holds no run"),
     (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given with --resume"),

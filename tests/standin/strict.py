@@ -245,13 +245,17 @@ class CUDARuntimeError(RuntimeError):
 
 
 class Device:
-    used = 0
+    used, free = 0, 4 * 2**30
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, number: int | None = None) -> None:
+        self.number = Device.used if number is None else number
 
     def use(self) -> None:
         Device.used = self.number
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        return Device.free, 8 * 2**30
 
 
 def cuda(gpus: int, error: str = "") -> Any:
