@@ -33,6 +33,8 @@ CHANGES: dict[str, Changes] = {
     "learned positions in place of rotary": ({"positions": "learned"}, {}),
     "no positions": ({"positions": "none"}, {}),
     "a class token in place of the mean": ({"pooling": "cls"}, {}),
+    "patches that overlap, by 1 pixel": ({"patch_overlap": 1}, {}),
+    "patches that overlap, by 2 pixels": ({"patch_overlap": 2}, {}),
     "no patch dropout": ({"patch_dropout": 0.0}, {}),
     "no patch dropout, as long a run": ({"patch_dropout": 0.0}, {"epochs": 5}),
     "half of the patches in place of a quarter": ({"patch_dropout": 0.5}, {}),

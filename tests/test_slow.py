@@ -1,4 +1,4 @@
-"""Minutes of training on real data: `pytest -m slow`. The figures that the README promises, asked for with a margin."""
+"""Over an hour of training on real data: `pytest -m slow`. The figures that the README promises, asked for with a margin."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from numpyvit.cli import main
+from numpyvit.recipes import MADE_FOR
 from numpyvit.runs import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -23,8 +24,10 @@ def test_digits(seed, tmp_path):
     assert rows[-1]["test_accuracy"] >= 0.98
 
 
-@pytest.mark.parametrize(("name", "accuracy"), [("mnist", 0.988), ("fashion-mnist", 0.88), ("cifar10", 0.6)])
-def test_real_images(name, accuracy, tmp_path):
+@pytest.mark.parametrize(("recipe", "accuracy"), [
+    ("mnist", 0.988), ("mnist-30k", 0.989), ("fashion-mnist", 0.92), ("cifar10", 0.84)])
+def test_recipes(recipe, accuracy, tmp_path):
+    name = MADE_FOR.get(recipe, recipe)
     if not DATA or not (Path(DATA) / name).exists():
         pytest.skip(f"the real {name} is not here: set NUMPYVIT_TEST_DATA to the folder that holds {name}/")
-    assert train(tmp_path, "--data", name, "--data-dir", DATA)[-1]["test_accuracy"] >= accuracy
+    assert train(tmp_path, "--recipe", recipe, "--data-dir", DATA)[-1]["test_accuracy"] >= accuracy
