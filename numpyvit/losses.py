@@ -2,10 +2,27 @@
 
 from typing import Any
 
-from .backend import Array, get_xp, on_host, row_dot, row_sum
+from .backend import Array, fused, get_xp, on_host, row_dot, row_sum
 from .errors import UserError
 
 Cache = tuple[Array, Array, int]
+
+
+def as_probabilities(logits: Array, targets: Array) -> Array:
+    """targets (B,) whole numbers or (B, K) probabilities  ->  (B, K), a new array of logits' dtype. Raises UserError."""
+    xp, (B, K) = get_xp(logits), logits.shape
+    if on_host(logits) != on_host(targets):
+        raise UserError("logits and targets are on different devices: data.to(device) moves images and labels")
+    if targets.ndim == 1 and len(targets) == B and targets.dtype.kind in "iu":
+        if B and on_host(targets) and not (targets.min() >= 0 and targets.max() < K):
+            raise UserError(f"labels go from {targets.min()} to {targets.max()}, the model has {K} classes: 0 to {K - 1}")
+        t = xp.zeros(logits.shape, logits.dtype)
+        t[xp.arange(B), targets] = 1
+        return t
+    if targets.shape == logits.shape and targets.dtype.kind == "f":
+        return targets.astype(logits.dtype)
+    raise UserError(f"targets are {targets.dtype} of shape {tuple(targets.shape)}: "
+                    f"wanted {B} whole numbers, or floats of shape ({B}, {K})")
 
 
 def cross_entropy_forward(
@@ -20,20 +37,7 @@ def cross_entropy_forward(
     smoothing: this much of each target is spread evenly over the K classes (Szegedy et al., 2016, section 7).
     Raises UserError for labels outside 0..K-1 and for shapes that do not fit.
     """
-    xp = get_xp(logits)
-    B, K = logits.shape
-    if on_host(logits) != on_host(targets):
-        raise UserError("logits and targets are on different devices: data.to(device) moves images and labels")
-    if targets.ndim == 1 and len(targets) == B and targets.dtype.kind in "iu":
-        if B and on_host(targets) and not (targets.min() >= 0 and targets.max() < K):
-            raise UserError(f"labels go from {targets.min()} to {targets.max()}, the model has {K} classes: 0 to {K - 1}")
-        t = xp.zeros(logits.shape, logits.dtype)
-        t[xp.arange(B), targets] = 1
-    elif targets.shape == logits.shape and targets.dtype.kind == "f":
-        t = targets.astype(logits.dtype)
-    else:
-        raise UserError(f"targets are {targets.dtype} of shape {tuple(targets.shape)}: "
-                        f"wanted {B} whole numbers, or floats of shape ({B}, {K})")
+    xp, (B, K), t = get_xp(logits), logits.shape, as_probabilities(logits, targets)
     if smoothing:
         t = t * (1 - smoothing) + smoothing / K
     count = max(B, 1) if count is None else count
@@ -58,8 +62,8 @@ def cross_entropy(
     logits: Array, targets: Array, *, smoothing: float = 0.0, count: int | None = None
 ) -> tuple[Any, Array]:
     """Both at once, as the trainer wants them: loss, dlogits. Arguments as cross_entropy_forward."""
-    loss, cache = cross_entropy_forward(logits, targets, smoothing=smoothing, count=count)
-    return loss, cross_entropy_backward(1.0, cache)
+    loss, cache = fused(cross_entropy_forward, logits)(logits, targets, smoothing=smoothing, count=count)
+    return loss, fused(cross_entropy_backward, logits)(1.0, cache)
 
 
 def accuracy(logits: Array, labels: Array) -> float:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from standin import strict
 
-from numpyvit import SGD, AdamW, Muon, UserError, ViT, ViTConfig, Workers, cross_entropy
+from numpyvit import SGD, AdamW, Muon, UserError, ViT, ViTConfig, Workers, cross_entropy, kernels
 from numpyvit.data import (
     Dataset,
     affine,
@@ -38,14 +38,22 @@ def images_for(config, B, seed):
     return x, np.random.default_rng(seed).integers(0, config.classes, B)
 
 
+@pytest.fixture(params=["kernels", "readable"])
+def both_ways(request, cupy, monkeypatch):
+    """With the fused kernels, and without."""
+    if request.param == "readable":
+        monkeypatch.setattr(kernels, "TWINS", {})
+    return cupy
+
+
 @pytest.mark.parametrize("name", layer_checks())
-def test_gradients_of_each_layer(cupy, name):
+def test_gradients_of_each_layer(both_ways, cupy, name):
     report = layer_checks(xp=cupy)[name]()
     assert report, f"\n{report}"
 
 
 @pytest.mark.parametrize("name", list(model_checks())[::5])
-def test_gradients_of_models(cupy, name):
+def test_gradients_of_models(both_ways, cupy, name):
     report = model_checks(xp=cupy)[name]()
     assert report, f"\n{report}"
 

@@ -5,7 +5,7 @@ Two forms: by tanh, the approximation of that paper and of the ViT paper's code,
 
 import math
 
-from ..backend import Array, get_xp
+from ..backend import Array, fused, get_xp
 from ..errors import check_choice
 from ..params import Buffer
 from .erf import erf
@@ -67,8 +67,8 @@ class GELU:
 
     def forward(self, params: Buffer, x: Array) -> tuple[Array, Cache]:
         """x (...)  ->  y (...), cache."""
-        return gelu_tanh_forward(x) if self.form == "tanh" else gelu_erf_forward(x)
+        return fused(gelu_tanh_forward, x)(x) if self.form == "tanh" else gelu_erf_forward(x)
 
     def backward(self, dy: Array, cache: Cache, grads: Buffer) -> Array:
         """dy (...)  ->  dx (...)."""
-        return gelu_tanh_backward(dy, cache) if self.form == "tanh" else gelu_erf_backward(dy, cache)
+        return fused(gelu_tanh_backward, dy)(dy, cache) if self.form == "tanh" else gelu_erf_backward(dy, cache)

@@ -1,6 +1,6 @@
 """Layer normalisation (Ba, Kiros and Hinton, 2016): each token, over its D features, to mean 0 and deviation 1."""
 
-from ..backend import Array, col_sum, get_xp, row_dot, row_mean
+from ..backend import Array, col_sum, fused, get_xp, row_dot, row_mean
 from ..params import Buffer, Param, ones, zeros
 
 Cache = tuple[Array, Array, Array]
@@ -52,11 +52,11 @@ class LayerNorm:
 
     def forward(self, params: Buffer, x: Array) -> tuple[Array, Cache]:
         """x (..., D)  ->  y (..., D), cache."""
-        return layernorm_forward(x, params[self.gamma], params[self.beta], self.eps)
+        return fused(layernorm_forward, x)(x, params[self.gamma], params[self.beta], self.eps)
 
     def backward(self, dy: Array, cache: Cache, grads: Buffer) -> Array:
         """dy (..., D)  ->  dx (..., D); adds dgamma, dbeta into grads."""
-        dx, dgamma, dbeta = layernorm_backward(dy, cache)
+        dx, dgamma, dbeta = fused(layernorm_backward, dy)(dy, cache)
         grads[self.gamma] += dgamma
         grads[self.beta] += dbeta
         return dx

@@ -287,7 +287,10 @@ def module() -> Any:
 @contextmanager
 def installed() -> Iterator[Any]:
     """As `import cupy` finds it; the module."""
+    from .compiled import RawKernel
+
     before, cupy = sys.modules.get("cupy"), module()
+    cupy.RawKernel = RawKernel
     sys.modules["cupy"] = cupy
     try:
         yield cupy

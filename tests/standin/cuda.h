@@ -1,0 +1,88 @@
+// CUDA's words for one thread at a time: enough to run the kernels of numpyvit/kernels on the host, in tests.
+// A block's threads are fibers. Each runs until it waits, for its block or its warp, and goes on when all of those wait too;
+// so a barrier that is missing, or that not all reach, shows as a wrong result or as an error.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ucontext.h>
+#include <vector>
+
+struct dim3 { unsigned x, y, z; };
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+#define __global__
+#define __device__ static
+#define __forceinline__ inline
+#define __shared__ static
+#define __restrict__
+
+enum State { READY, AT_BLOCK, AT_WARP, DONE };
+struct Fiber { ucontext_t context; State state; std::vector<char> stack; };
+static std::vector<Fiber> fibers;
+static ucontext_t scheduler;
+static unsigned current;
+static void (*body)(void **);
+static void **arguments;
+static double exchange[1024];
+
+static void wait_as(State state) {
+    fibers[current].state = state;
+    swapcontext(&fibers[current].context, &scheduler);
+}
+static void __syncthreads() { wait_as(AT_BLOCK); }
+static void __syncwarp() { wait_as(AT_WARP); }
+
+template <class T> static T __shfl_xor_sync(unsigned mask, T value, int lanes) {
+    if (mask != 0xffffffffu) { fprintf(stderr, "only whole warps\n"); abort(); }
+    exchange[current] = (double)value;
+    wait_as(AT_WARP);
+    T other = (T)exchange[current ^ lanes];
+    wait_as(AT_WARP);
+    return other;
+}
+
+static void start() {
+    body(arguments);
+    fibers[current].state = DONE;
+    swapcontext(&fibers[current].context, &scheduler);
+}
+
+// Those that wait go on where all of their kind do: 1 if any could.
+static int release(unsigned from, unsigned to, State state) {
+    for (unsigned i = from; i < to; i++)
+        if (fibers[i].state != state && fibers[i].state != DONE) return 0;
+    int any = 0;
+    for (unsigned i = from; i < to; i++)
+        if (fibers[i].state == state) { fibers[i].state = READY; any = 1; }
+    return any;
+}
+
+// 0, or 1 where threads wait for others that never come.
+static int run(unsigned blocks, unsigned threads, void (*kernel)(void **), void **args) {
+    body = kernel, arguments = args;
+    gridDim = {blocks, 1, 1}, blockDim = {threads, 1, 1};
+    fibers.resize(threads);
+    for (blockIdx = {0, 0, 0}; blockIdx.x < blocks; blockIdx.x++) {
+        for (Fiber &f : fibers) {
+            f.state = READY;
+            f.stack.resize(1 << 16);
+            getcontext(&f.context);
+            f.context.uc_stack.ss_sp = f.stack.data(), f.context.uc_stack.ss_size = f.stack.size();
+            makecontext(&f.context, start, 0);
+        }
+        for (;;) {
+            int ran = 0, left = 0;
+            for (unsigned i = 0; i < threads; i++)
+                if (fibers[i].state == READY) {
+                    current = i, threadIdx = {i, 0, 0}, ran = 1;
+                    swapcontext(&scheduler, &fibers[i].context);
+                }
+            for (Fiber &f : fibers) left += f.state != DONE;
+            if (!left) break;
+            int go = release(0, threads, AT_BLOCK);
+            for (unsigned w = 0; w < threads; w += 32) go |= release(w, w + 32 < threads ? w + 32 : threads, AT_WARP);
+            if (!ran && !go) return 1;
+        }
+    }
+    return 0;
+}

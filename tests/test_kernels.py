@@ -1,0 +1,182 @@
+"""The fused kernels against the readable functions whose twins they are, on the host: CUDA compiled by g++."""
+
+import inspect
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from standin import compiled, strict
+
+from numpyvit import kernels, losses
+from numpyvit.backend import fused
+from numpyvit.device import to, to_host
+from numpyvit.kernels import TWINS, launch
+from numpyvit.layers import gelu, layernorm, softmax
+from numpyvit.testing import assert_gradients, normal, seeds
+
+PAGES = layernorm, gelu, softmax, losses
+READABLE = {name: getattr(page, name) for page in PAGES for name in TWINS if hasattr(page, name)}
+NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+
+
+@pytest.fixture(scope="module")
+def cupy():
+    with strict.installed() as module:
+        yield module
+
+
+def there(*arrays):
+    return [to(a, "cuda") for a in arrays]
+
+
+def agree(found, wanted, dtype):
+    eps = np.finfo(dtype).eps
+    assert found.dtype == dtype
+    np.testing.assert_allclose(to_host(found), wanted, rtol=200 * eps, atol=100 * eps * (1 + abs(wanted).max(initial=0)))
+
+
+def both(name, inputs, dtype, seed, options=()):
+    """Forward and backward of the readable pair on the host, and of the twins: they agree."""
+    options = dict(options)
+    f, b = READABLE[f"{name}_forward"], READABLE[f"{name}_backward"]
+    y, cache = f(*inputs, **options)
+    on_gpu = [to(a, "cuda") if isinstance(a, np.ndarray) else a for a in inputs]
+    y2, cache2 = TWINS[f"{name}_forward"](*on_gpu, **options)
+    agree(y2, y, dtype)
+    dy = np.asarray(normal(np.shape(y), seed + 9, dtype)) if np.shape(y) else 1.0
+    grads = b(dy, cache)
+    grads2 = TWINS[f"{name}_backward"](to(dy, "cuda") if np.shape(y) else 1.0, cache2)
+    grads, grads2 = (g if isinstance(g, tuple) else (g,) for g in (grads, grads2))
+    assert len(grads) == len(grads2)
+    for found, wanted in zip(grads2, grads, strict=True):
+        agree(found, wanted, dtype)
+
+
+dtypes = st.sampled_from([np.float32, np.float64])
+shapes = st.tuples(st.integers(0, 5), st.integers(1, 9), st.sampled_from([1, 2, 31, 32, 33, 70]))
+
+
+@given(shapes, dtypes, seeds)
+@settings(max_examples=15)
+def test_layernorm(cupy, shape, dtype, seed):
+    x, gamma, beta = normal(shape, seed, dtype), normal(shape[-1:], seed + 1, dtype), normal(shape[-1:], seed + 2, dtype)
+    both("layernorm", [x, gamma, beta, 0.1], dtype, seed)
+
+
+def test_layernorm_of_more_rows_than_a_block_adds_up(cupy, monkeypatch):
+    monkeypatch.setattr(kernels.layernorm, "CHUNK", 3)
+    both("layernorm", [normal((4, 5, 40), 0), normal((40,), 1), normal((40,), 2), 0.1], np.float64, 0)
+
+
+@given(shapes, dtypes, seeds)
+@settings(max_examples=15)
+def test_gelu(cupy, shape, dtype, seed):
+    both("gelu_tanh", [4 * normal(shape, seed, dtype)], dtype, seed)
+
+
+@given(shapes, dtypes, seeds)
+@settings(max_examples=15)
+def test_softmax(cupy, shape, dtype, seed):
+    both("softmax", [normal(shape, seed, dtype) * 5], dtype, seed)
+
+
+@given(st.integers(0, 9), st.integers(1, 40), st.booleans(), st.sampled_from([0.0, 0.1]), st.sampled_from([None, 20]),
+       dtypes, seeds)
+@settings(max_examples=25)
+def test_cross_entropy(cupy, B, K, soft, smoothing, count, dtype, seed):
+    logits = normal((B, K), seed, dtype) * 5
+    targets = abs(normal((B, K), seed + 1, dtype)) if soft else np.random.default_rng(seed).integers(0, K, B)
+    both("cross_entropy", [logits, targets], dtype, seed, {"smoothing": smoothing, "count": count})
+    before = targets.copy()
+    moved, = there(targets)
+    TWINS["cross_entropy_forward"](to(logits, "cuda"), moved, smoothing=0.5)
+    assert np.array_equal(to_host(moved), before)
+
+
+@pytest.mark.parametrize("name", ["layernorm", "gelu_tanh", "softmax"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_what_is_not_finite_or_large_is_as_in_the_readable_function(cupy, name, bad):
+    x = normal((3, 40), 0, np.float32)
+    x[1, 35] = bad
+    rest = [np.ones(40, np.float32), np.zeros(40, np.float32), 1e-6] if name == "layernorm" else []
+    with np.errstate(all="ignore"):
+        wanted, _ = READABLE[f"{name}_forward"](x, *rest)
+    found, _ = TWINS[f"{name}_forward"](*(to(a, "cuda") if isinstance(a, np.ndarray) else a for a in [x, *rest]))
+    np.testing.assert_allclose(to_host(found), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_each_twin_has_the_name_and_signature_of_its_readable_function():
+    assert set(READABLE) == set(TWINS)
+    for name, f in TWINS.items():
+        ours, theirs = (inspect.signature(g).parameters.values() for g in (f, READABLE[name]))
+        assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
+
+
+def test_they_are_found_on_a_gpu_only_and_for_the_dtypes_they_have(cupy):
+    f, x = softmax.softmax_forward, np.ones((2, 3), np.float32)
+    assert fused(f, x) is f
+    assert fused(f, to(x, "cuda")) is TWINS["softmax_forward"]
+    assert fused(f, to(x.astype(np.float16), "cuda")) is f
+    assert fused(gelu.gelu_erf_forward, to(x, "cuda")) is gelu.gelu_erf_forward
+
+
+def test_gradients_of_the_twins_by_differences(cupy):
+    x, gamma, beta = there(normal((2, 3, 6), 0), normal((6,), 1), normal((6,), 2))
+    assert_gradients(lambda *a: TWINS["layernorm_forward"](*a, 0.1), TWINS["layernorm_backward"], x, gamma, beta)
+    for name in ("gelu_tanh", "softmax"):
+        assert_gradients(TWINS[f"{name}_forward"], TWINS[f"{name}_backward"], x)
+    labels, = there(np.array([0, 5]))
+    assert_gradients(lambda x: TWINS["cross_entropy_forward"](x, labels, smoothing=0.1), TWINS["cross_entropy_backward"],
+                     x[:, 0])
+
+
+CODES = {page: getattr(kernels, page).CODE for page in ("layernorm", "gelu", "softmax", "losses")}
+
+
+@pytest.mark.parametrize("page", CODES)
+@pytest.mark.parametrize("dtype", launch.TYPES)
+def test_nvcc_takes_the_code(page, dtype, tmp_path):
+    if NVCC is None:
+        pytest.skip("nvcc is not here")
+    (tmp_path / "kernel.cu").write_text(f"typedef {launch.TYPES[dtype]} T;\n{CODES[page]}")
+    done = subprocess.run([NVCC, "-ptx", "-std=c++17", "-Werror", "all-warnings", "kernel.cu"], cwd=tmp_path, text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+BARRIER = """
+extern "C" __global__ void turn(const T* x, T* y, long long n) {
+    __shared__ T s[64];
+    if (threadIdx.x < n) s[threadIdx.x] = x[threadIdx.x];
+    %s
+    if (threadIdx.x < n) y[threadIdx.x] = s[n - 1 - threadIdx.x];
+}
+"""
+
+
+def test_the_host_sees_a_missing_barrier_and_one_that_not_all_reach(cupy):
+    x, y = there(np.arange(64.0), np.zeros(64))
+
+    def turn(barrier):
+        launch.launch(BARRIER % barrier, "turn", 1, 64, x, y, 64, dtype=np.float64)
+        return to_host(y).tolist()
+
+    assert turn("__syncthreads();") == list(range(63, -1, -1))
+    assert turn("") != list(range(63, -1, -1))
+    with pytest.raises(strict.Refused, match="threads wait for others that never come"):
+        turn("if (threadIdx.x == 0) __syncthreads(); else __syncwarp();")
+
+
+@pytest.mark.parametrize("args", [
+    lambda x: (x.astype(np.float32), x, np.int64(3)), lambda x: (x, x, np.int32(3)), lambda x: (x, x, 3),
+    lambda x: (x[::2], x, np.int64(3)), lambda x: (np.ones(64), x, np.int64(3)), lambda x: (x, x),
+])
+def test_the_host_refuses_what_cuda_would_take_in_silence(cupy, args):
+    if compiled.CXX is None:
+        pytest.skip("g++ is not here")
+    x, = there(np.arange(64.0))
+    with pytest.raises(strict.Refused):
+        launch.kernel(BARRIER % "", "turn", "float64")((1,), (64,), args(x))
