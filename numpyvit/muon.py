@@ -67,4 +67,5 @@ class Muon(AdamW):
         for at, decay in blocks(params):
             if not decay:
                 self.adam(at, params, grads, lr, scale, 0.0)
-            self.follow(at, params)
+            elif self.decay:
+                self.average.flat[at] += (1 - self.keep) * (params.flat[at] - self.average.flat[at])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, get_xp, on_host
+from .backend import Array, fused, get_xp, on_host
 from .device import to_host
 from .errors import UserError
 from .params import Buffer
@@ -62,6 +62,23 @@ def clip_factor(norm: Any, clip: float | None) -> Any:
 def may_step(norm: Any) -> bool:
     """Not where the norm is known to be infinite or NaN. On a GPU it is not known: there the weights become NaN with it."""
     return not isinstance(norm, float) or math.isfinite(norm)
+
+
+def adamw_update(p: Array, g: Array, m: Array, v: Array, average: Array | None, *, scale: Any, rate: float, eps: float,
+                 betas: tuple[float, float], shrink: float, keep: float) -> None:
+    """p, g, m, v, average (n,), updated in place; g counts `scale` times. average: follows p, or None."""
+    b1, b2 = betas
+    g = scale * g
+    v *= b2
+    v += (1 - b2) * (g * g)
+    g *= 1 - b1
+    m *= b1
+    m += g
+    if shrink != 1:
+        p *= shrink
+    p -= rate * m / (get_xp(p).sqrt(v) + eps)
+    if average is not None:
+        average += (1 - keep) * (p - average)
 
 
 class SGD:
@@ -134,28 +151,20 @@ class AdamW:
         """All of a step, but for its norm: grads count `scale` times. (Too little work for threads, here.)"""
         for at, decay in blocks(params):
             self.adam(at, params, grads, lr, scale, self.weight_decay if decay else 0.0)
-            self.follow(at, params)
 
     def adam(self, at: slice, params: Buffer, grads: Buffer, lr: float, scale: Any, weight_decay: float) -> None:
-        """The formula, for a part of the flat array."""
-        xp, (b1, b2) = get_xp(params.flat), self.betas
+        """The formula, for a part of the flat array, and its average."""
+        b1, b2 = self.betas
         root = math.sqrt(1 - b2**self.t)                                 # both corrections, moved out of the elements
-        rate, eps = lr * root / (1 - b1**self.t), self.eps * root
-        p, g, m, v = params.flat[at], scale * grads.flat[at], self.m.flat[at], self.v.flat[at]
-        v *= b2
-        v += (1 - b2) * (g * g)
-        g *= 1 - b1
-        m *= b1
-        m += g
-        if weight_decay:
-            p *= 1 - lr * weight_decay
-        p -= rate * m / (xp.sqrt(v) + eps)
+        fused(adamw_update, params.flat)(
+            params.flat[at], grads.flat[at], self.m.flat[at], self.v.flat[at], self.average.flat[at] if self.decay else None,
+            scale=scale, rate=lr * root / (1 - b1**self.t), eps=self.eps * root, betas=self.betas,
+            shrink=1 - lr * weight_decay, keep=self.keep)
 
-    def follow(self, at: slice, params: Buffer) -> None:
-        """The average, for a part of the flat array."""
-        if self.decay:
-            keep = min(self.decay, (1 + self.t) / (10 + self.t))         # soon forgets the first weights
-            self.average.flat[at] += (1 - keep) * (params.flat[at] - self.average.flat[at])
+    @property
+    def keep(self) -> float:
+        """What the average keeps of itself in this step: little at first, so that it soon forgets the first weights."""
+        return min(self.decay, (1 + self.t) / (10 + self.t))
 
     def state(self) -> dict[str, Array]:
         """What a checkpoint keeps, on the host."""

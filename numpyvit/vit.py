@@ -262,7 +262,7 @@ presets: dict[str, ViTConfig] = {
     "mnist-30k": ViTConfig(28, 4, 1, 10, width=32, depth=3, heads=2, mlp_width=80, pooling="mean", positions="rotary",
                            patch_dropout=0.5),
     "fashion-mnist": ViTConfig(28, 4, 1, 10, width=96, depth=5, heads=3, mlp_width=192, pooling="mean", positions="rotary",
-                               patch_dropout=0.75),
+                               patch_dropout=0.5, patch_overlap=1),
     "cifar10": ViTConfig(32, 4, 3, 10, width=128, depth=6, heads=4, mlp_width=256, pooling="mean", positions="rotary",
                          patch_dropout=0.75),
     "cifar10-150k": ViTConfig(32, 4, 3, 10, width=64, depth=4, heads=2, mlp_width=144, pooling="mean", positions="rotary",

@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standin import compiled, strict
 
-from numpyvit import kernels, losses
+from numpyvit import kernels, losses, optim
 from numpyvit.backend import fused
 from numpyvit.device import to, to_host
 from numpyvit.kernels import TWINS, launch
-from numpyvit.layers import gelu, layernorm, softmax
+from numpyvit.layers import gelu, keys_first, layernorm, softmax
+from numpyvit.layers.dropout import draw_mask
 from numpyvit.testing import assert_gradients, normal, seeds
 
-PAGES = layernorm, gelu, softmax, losses
+PAGES = layernorm, gelu, softmax, losses, keys_first, optim
 READABLE = {name: getattr(page, name) for page in PAGES for name in TWINS if hasattr(page, name)}
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
@@ -96,6 +97,40 @@ def test_cross_entropy(cupy, B, K, soft, smoothing, count, dtype, seed):
     assert np.array_equal(to_host(moved), before)
 
 
+@given(st.integers(0, 2), st.integers(1, 3), st.integers(1, 5), st.sampled_from([1, 5, 33]), st.booleans(),
+       st.sampled_from([1, 40, 2**26]), dtypes, seeds)
+@settings(max_examples=25)
+def test_attention(cupy, B, h, M, N, dropped, stored, dtype, seed):
+    """Also where the scores are too many to be kept, and are made for a few queries at a time."""
+    q, k, v, do = (normal((B, h, n, 3), seed + i, dtype) for i, n in enumerate((M, N, N, M)))
+    mask = draw_mask(np.random.default_rng(seed), (N, B, h, M), 0.3, q) if dropped else None
+    wanted, found = [np.empty_like(x) for x in (q, k, v)], there(*(np.empty_like(x) for x in (q, k, v)))
+    o, cache = keys_first.keys_first_forward(q, k, v, mask)
+    keys_first.keys_first_backward(do, cache, wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels.attention, "STORED", stored)
+        o2, cache2 = TWINS["keys_first_forward"](*there(q, k, v), None if mask is None else to(mask, "cuda"))
+        TWINS["keys_first_backward"](to(do, "cuda"), cache2, found)
+    assert (cache2[3] is None) == (B * h * M * N > stored)
+    agree(o2, o, dtype)
+    for a, b in zip(found, wanted, strict=True):
+        agree(a, b, dtype)
+
+
+@given(st.integers(0, 300), st.booleans(), st.sampled_from([1.0, 0.98]), dtypes, seeds)
+@settings(max_examples=15)
+def test_adamw(cupy, n, average, shrink, dtype, seed):
+    arrays = [normal((n,), seed + i, dtype) for i in range(5)]
+    arrays[3] **= 2
+    here, on_gpu = [a.copy() for a in arrays], there(*arrays)
+    there_scale = to(np.array(0.3, dtype), "cuda")
+    for f, group, scale in ((optim.adamw_update, here, 0.3), (TWINS["adamw_update"], on_gpu, there_scale)):
+        f(*group[:4], group[4] if average else None, scale=scale, rate=0.1, eps=1e-3, betas=(0.9, 0.999), shrink=shrink,
+          keep=0.9)
+    for found, wanted in zip(on_gpu, here, strict=True):
+        agree(found, wanted, dtype)
+
+
 @pytest.mark.parametrize("name", ["layernorm", "gelu_tanh", "softmax"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_what_is_not_finite_or_large_is_as_in_the_readable_function(cupy, name, bad):
@@ -133,7 +168,7 @@ def test_gradients_of_the_twins_by_differences(cupy):
                      x[:, 0])
 
 
-CODES = {page: getattr(kernels, page).CODE for page in ("layernorm", "gelu", "softmax", "losses")}
+CODES = {page: getattr(kernels, page).CODE for page in ("attention", "gelu", "layernorm", "losses", "optim", "softmax")}
 
 
 @pytest.mark.parametrize("page", CODES)

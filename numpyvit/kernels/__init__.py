@@ -8,11 +8,13 @@ them, on a GPU; the tests hold each against its readable pair.
 from collections.abc import Callable
 from typing import Any
 
+from .attention import keys_first_backward, keys_first_forward
 from .gelu import gelu_tanh_backward, gelu_tanh_forward
 from .layernorm import layernorm_backward, layernorm_forward
 from .losses import cross_entropy_backward, cross_entropy_forward
+from .optim import adamw_update
 from .softmax import softmax_backward, softmax_forward
 
 TWINS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (
-    cross_entropy_backward, cross_entropy_forward, gelu_tanh_backward, gelu_tanh_forward, layernorm_backward,
-    layernorm_forward, softmax_backward, softmax_forward)}
+    adamw_update, cross_entropy_backward, cross_entropy_forward, gelu_tanh_backward, gelu_tanh_forward, keys_first_backward,
+    keys_first_forward, layernorm_backward, layernorm_forward, softmax_backward, softmax_forward)}

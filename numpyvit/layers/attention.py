@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get_xp
+from ..backend import Array, fused, get_xp
 from ..params import Buffer
 from .dropout import draw_mask
 from .few_queries import few_queries_backward, few_queries_forward
@@ -74,9 +74,9 @@ class Attention:
         q, k, v = split_heads(qkv, 3, self.heads)                        # each (B, h, N, E)
         if turn is not None:
             q, k = (rotary_forward(t.swapaxes(1, 2), turn)[0].swapaxes(1, 2) for t in (q, k))
-        o, c2 = keys_first_forward(q[:, :, :rows], k, v, mask)
+        o, c2 = fused(keys_first_forward, q)(q[:, :, :rows], k, v, mask)
         if taps is not None:
-            taps["attention"] = c2[3].transpose(1, 2, 3, 0)
+            taps["attention"] = attention_forward(q, k, v)[1][3]
         y, c3 = self.proj.forward(params, o.transpose(0, 2, 1, 3).reshape(B, o.shape[2], D))
         return y, (c1, c2, c3, turn)
 
@@ -94,7 +94,7 @@ class Attention:
         dqkv = get_xp(do).empty((B, c2[1].shape[2], 3 * D), do.dtype)
         dqkv[:, M:, :D] = 0                                              # those that did not ask
         dq, dk, dv = split_heads(dqkv, 3, self.heads)                    # views: what is written to them is in dqkv
-        keys_first_backward(split_heads(do, 1, self.heads)[0], c2, out=[dq[:, :, :M], dk, dv])
+        fused(keys_first_backward, do)(split_heads(do, 1, self.heads)[0], c2, out=[dq[:, :, :M], dk, dv])
         if turn is not None:
             for d in (dq, dk):
                 d[...] = rotary_backward(d.swapaxes(1, 2), turn).swapaxes(1, 2)
