@@ -46,7 +46,10 @@ class RawKernel:
         self.parameters = parameters(code, name)
         cast = ", ".join(f"*({kind}{'*' if pointer else ''}*)a[{i}]" for i, (kind, pointer) in enumerate(self.parameters))
         code += (f'\nstatic void call(void **a) {{ {name}({cast}); }}\n'
-                 'extern "C" int go(unsigned n, unsigned threads, void **a) { return run(n, threads, call, a); }\n')
+                 'extern "C" int go(unsigned n, unsigned threads, bool alone, void **a) '
+                 '{ return run(n, threads, alone, call, a); }\n')
+        its_own = code[code.index(f"void {name}("):].split('extern "C"')[0]
+        self.alone = not re.search("__sync|__shfl|warp_", its_own)
         path = Path(folder.name, hashlib.md5(code.encode()).hexdigest() + ".so")
         if not path.exists():
             source = path.with_suffix(".cpp")
@@ -74,7 +77,7 @@ class RawKernel:
             keep.append(ctypes.c_void_p(arg._a.ctypes.data) if pointer else np.array([arg]))
         pointers = (ctypes.c_void_p * len(keep))(*(k.ctypes.data if isinstance(k, np.ndarray) else ctypes.addressof(k)
                                                    for k in keep))
-        if self.go(grid[0], block[0], pointers):
+        if self.go(grid[0], block[0], self.alone, pointers):
             raise strict.Refused("threads wait for others that never come")
         for arg in args:
             if isinstance(arg, strict.ndarray):

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <setjmp.h>
 #include <ucontext.h>
 #include <vector>
 
@@ -17,17 +19,30 @@ static dim3 threadIdx, blockIdx, blockDim, gridDim;
 #define __restrict__
 
 enum State { READY, AT_BLOCK, AT_WARP, DONE };
-struct Fiber { ucontext_t context; State state; std::vector<char> stack; };
-static std::vector<Fiber> fibers;
-static ucontext_t scheduler;
+struct Fiber { ucontext_t context; jmp_buf place; State state; bool begun; char stack[1 << 16]; };
+static std::vector<std::unique_ptr<Fiber>> fibers;       // kept from launch to launch: to make one takes long
+static jmp_buf scheduler;                                // (and jumps take a tenth of swapcontext, which asks the system)
 static unsigned current;
 static void (*body)(void **);
 static void **arguments;
 static double exchange[1024];
 
 static void wait_as(State state) {
-    fibers[current].state = state;
-    swapcontext(&fibers[current].context, &scheduler);
+    fibers[current]->state = state;
+    if (!_setjmp(fibers[current]->place)) _longjmp(scheduler, 1);
+}
+static void start() {
+    for (;;) {
+        body(arguments);
+        wait_as(DONE);
+    }
+}
+static __attribute__((noinline)) void resume(unsigned i) {
+    current = i, threadIdx = {i, 0, 0};
+    if (_setjmp(scheduler)) return;
+    if (fibers[i]->begun) _longjmp(fibers[i]->place, 1);
+    fibers[i]->begun = true;
+    setcontext(&fibers[i]->context);
 }
 static void __syncthreads() { wait_as(AT_BLOCK); }
 static void __syncwarp() { wait_as(AT_WARP); }
@@ -41,47 +56,45 @@ template <class T> static T __shfl_xor_sync(unsigned mask, T value, int lanes) {
     return other;
 }
 
-static void start() {
-    body(arguments);
-    fibers[current].state = DONE;
-    swapcontext(&fibers[current].context, &scheduler);
-}
-
 // Those that wait go on where all of their kind do: 1 if any could.
 static int release(unsigned from, unsigned to, State state) {
     for (unsigned i = from; i < to; i++)
-        if (fibers[i].state != state && fibers[i].state != DONE) return 0;
+        if (fibers[i]->state != state && fibers[i]->state != DONE) return 0;
     int any = 0;
     for (unsigned i = from; i < to; i++)
-        if (fibers[i].state == state) { fibers[i].state = READY; any = 1; }
+        if (fibers[i]->state == state) { fibers[i]->state = READY; any = 1; }
     return any;
 }
 
-// 0, or 1 where threads wait for others that never come.
-static int run(unsigned blocks, unsigned threads, void (*kernel)(void **), void **args) {
+// 0, or 1 where threads wait for others that never come. alone: the kernel has nothing to wait for.
+static int run(unsigned blocks, unsigned threads, bool alone, void (*kernel)(void **), void **args) {
     body = kernel, arguments = args;
     gridDim = {blocks, 1, 1}, blockDim = {threads, 1, 1};
-    fibers.resize(threads);
     for (blockIdx = {0, 0, 0}; blockIdx.x < blocks; blockIdx.x++) {
-        for (Fiber &f : fibers) {
-            f.state = READY;
-            f.stack.resize(1 << 16);
-            getcontext(&f.context);
-            f.context.uc_stack.ss_sp = f.stack.data(), f.context.uc_stack.ss_size = f.stack.size();
-            makecontext(&f.context, start, 0);
+        for (threadIdx = {0, 0, 0}; alone && threadIdx.x < threads; threadIdx.x++) body(arguments);
+        if (alone) continue;
+        for (unsigned i = 0; i < threads; i++) {
+            if (i == fibers.size()) {
+                fibers.push_back(std::make_unique<Fiber>());
+                Fiber &f = *fibers[i];
+                getcontext(&f.context);
+                f.context.uc_stack.ss_sp = f.stack, f.context.uc_stack.ss_size = sizeof f.stack;
+                makecontext(&f.context, start, 0);
+            }
+            fibers[i]->state = READY;
         }
         for (;;) {
             int ran = 0, left = 0;
             for (unsigned i = 0; i < threads; i++)
-                if (fibers[i].state == READY) {
-                    current = i, threadIdx = {i, 0, 0}, ran = 1;
-                    swapcontext(&scheduler, &fibers[i].context);
-                }
-            for (Fiber &f : fibers) left += f.state != DONE;
+                if (fibers[i]->state == READY) resume(i), ran = 1;
+            for (unsigned i = 0; i < threads; i++) left += fibers[i]->state != DONE;
             if (!left) break;
             int go = release(0, threads, AT_BLOCK);
             for (unsigned w = 0; w < threads; w += 32) go |= release(w, w + 32 < threads ? w + 32 : threads, AT_WARP);
-            if (!ran && !go) return 1;
+            if (!ran && !go) {
+                fibers.clear();                          // they are in the middle of it
+                return 1;
+            }
         }
     }
     return 0;
