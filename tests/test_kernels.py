@@ -33,27 +33,27 @@ def there(*arrays):
     return [to(a, "cuda") for a in arrays]
 
 
-def agree(found, wanted, dtype):
+def assert_agree(found, wanted, dtype):
     eps = np.finfo(dtype).eps
     assert found.dtype == dtype
     np.testing.assert_allclose(to_host(found), wanted, rtol=200 * eps, atol=100 * eps * (1 + abs(wanted).max(initial=0)))
 
 
-def both(name, inputs, dtype, seed, options=()):
+def assert_twins_agree(name, inputs, dtype, seed, options=()):
     """Forward and backward of the readable pair on the host, and of the twins: they agree."""
     options = dict(options)
     f, b = READABLE[f"{name}_forward"], READABLE[f"{name}_backward"]
     y, cache = f(*inputs, **options)
     on_gpu = [to(a, "cuda") if isinstance(a, np.ndarray) else a for a in inputs]
     y2, cache2 = TWINS[f"{name}_forward"](*on_gpu, **options)
-    agree(y2, y, dtype)
+    assert_agree(y2, y, dtype)
     dy = np.asarray(normal(np.shape(y), seed + 9, dtype)) if np.shape(y) else 1.0
     grads = b(dy, cache)
     grads2 = TWINS[f"{name}_backward"](to(dy, "cuda") if np.shape(y) else 1.0, cache2)
     grads, grads2 = (g if isinstance(g, tuple) else (g,) for g in (grads, grads2))
     assert len(grads) == len(grads2)
     for found, wanted in zip(grads2, grads, strict=True):
-        agree(found, wanted, dtype)
+        assert_agree(found, wanted, dtype)
 
 
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -64,24 +64,24 @@ shapes = st.tuples(st.integers(0, 5), st.integers(1, 9), st.sampled_from([1, 2, 
 @settings(max_examples=15)
 def test_layernorm(cupy, shape, dtype, seed):
     x, gamma, beta = normal(shape, seed, dtype), normal(shape[-1:], seed + 1, dtype), normal(shape[-1:], seed + 2, dtype)
-    both("layernorm", [x, gamma, beta, 0.1], dtype, seed)
+    assert_twins_agree("layernorm", [x, gamma, beta, 0.1], dtype, seed)
 
 
 def test_layernorm_of_more_rows_than_a_block_adds_up(cupy, monkeypatch):
     monkeypatch.setattr(kernels.layernorm, "CHUNK", 3)
-    both("layernorm", [normal((4, 5, 40), 0), normal((40,), 1), normal((40,), 2), 0.1], np.float64, 0)
+    assert_twins_agree("layernorm", [normal((4, 5, 40), 0), normal((40,), 1), normal((40,), 2), 0.1], np.float64, 0)
 
 
 @given(shapes, dtypes, seeds)
 @settings(max_examples=15)
 def test_gelu(cupy, shape, dtype, seed):
-    both("gelu_tanh", [4 * normal(shape, seed, dtype)], dtype, seed)
+    assert_twins_agree("gelu_tanh", [4 * normal(shape, seed, dtype)], dtype, seed)
 
 
 @given(shapes, dtypes, seeds)
 @settings(max_examples=15)
 def test_softmax(cupy, shape, dtype, seed):
-    both("softmax", [normal(shape, seed, dtype) * 5], dtype, seed)
+    assert_twins_agree("softmax", [normal(shape, seed, dtype) * 5], dtype, seed)
 
 
 @given(st.integers(0, 9), st.integers(1, 40), st.booleans(), st.sampled_from([0.0, 0.1]), st.sampled_from([None, 20]),
@@ -90,7 +90,7 @@ def test_softmax(cupy, shape, dtype, seed):
 def test_cross_entropy(cupy, B, K, soft, smoothing, count, dtype, seed):
     logits = normal((B, K), seed, dtype) * 5
     targets = abs(normal((B, K), seed + 1, dtype)) if soft else np.random.default_rng(seed).integers(0, K, B)
-    both("cross_entropy", [logits, targets], dtype, seed, {"smoothing": smoothing, "count": count})
+    assert_twins_agree("cross_entropy", [logits, targets], dtype, seed, {"smoothing": smoothing, "count": count})
     before = targets.copy()
     moved, = there(targets)
     TWINS["cross_entropy_forward"](to(logits, "cuda"), moved, smoothing=0.5)
@@ -112,9 +112,9 @@ def test_attention(cupy, B, h, M, N, dropped, stored, dtype, seed):
         o2, cache2 = TWINS["keys_first_forward"](*there(q, k, v), None if mask is None else to(mask, "cuda"))
         TWINS["keys_first_backward"](to(do, "cuda"), cache2, found)
     assert (cache2[3] is None) == (B * h * M * N > stored)
-    agree(o2, o, dtype)
+    assert_agree(o2, o, dtype)
     for a, b in zip(found, wanted, strict=True):
-        agree(a, b, dtype)
+        assert_agree(a, b, dtype)
 
 
 @given(st.integers(0, 300), st.booleans(), st.sampled_from([1.0, 0.98]), dtypes, seeds)
@@ -128,7 +128,7 @@ def test_adamw(cupy, n, average, shrink, dtype, seed):
         f(*group[:4], group[4] if average else None, scale=scale, rate=0.1, eps=1e-3, betas=(0.9, 0.999), shrink=shrink,
           keep=0.9)
     for found, wanted in zip(on_gpu, here, strict=True):
-        agree(found, wanted, dtype)
+        assert_agree(found, wanted, dtype)
 
 
 @pytest.mark.parametrize("name", ["layernorm", "gelu_tanh", "softmax"])
@@ -168,7 +168,7 @@ def test_gradients_of_the_twins_by_differences(cupy):
                      x[:, 0])
 
 
-CODES = {page: getattr(kernels, page).CODE for page in ("attention", "gelu", "layernorm", "losses", "optim", "softmax")}
+CODES = {page: getattr(kernels, page).CODE for page in ("gelu", "layernorm", "losses", "optim", "softmax")}
 
 
 @pytest.mark.parametrize("page", CODES)

@@ -1,4 +1,4 @@
-"""The twins of layers/keys_first.py: the library's batched products, and between them a kernel that normalises in place.
+"""The twins of layers/keys_first.py: the library's batched products, and between them softmax's kernels, in place.
 
 Scores are (B, h, M, N) here, a row for each query. Where all of them would take more than STORED elements, none is kept:
 they are made for some queries at a time, and made again for the gradient (Chen et al., 2016, "Training Deep Nets with
@@ -8,38 +8,11 @@ Sublinear Memory Cost").
 from collections.abc import Iterator
 
 from ..backend import Array, get_xp
-from .launch import WARP_SUM, by_rows
+from .launch import by_rows, solid
+from .softmax import CODE
 
 STORED = 2**26
 Cache = tuple[Array, Array, Array, Array | None, Array, Array | None]
-
-CODE = WARP_SUM + """
-extern "C" __global__ void scaled_softmax(T* x, T scale, long long N, long long rows) {
-    long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (row >= rows) return;
-    x += row * N;
-    T top = x[0], sum = 0;
-    for (long long i = threadIdx.x % 32; i < N; i += 32) top = top > x[i] || top != top ? top : x[i];
-    top = warp_max(top);
-    __syncwarp();                                                         // x[0] was read by all
-    for (long long i = threadIdx.x % 32; i < N; i += 32) {
-        T e = exp(scale * (x[i] - top));
-        x[i] = e, sum += e;
-    }
-    T total = 1 / warp_sum(sum);
-    for (long long i = threadIdx.x % 32; i < N; i += 32) x[i] *= total;
-}
-// da, the gradient of the probabilities a, becomes that of the products q k', in place
-extern "C" __global__ void scaled_softmax_backward(T* da, const T* a, T scale, long long N, long long rows) {
-    long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (row >= rows) return;
-    da += row * N, a += row * N;
-    T dot = 0;
-    for (long long i = threadIdx.x % 32; i < N; i += 32) dot += da[i] * a[i];
-    dot = warp_sum(dot);
-    for (long long i = threadIdx.x % 32; i < N; i += 32) da[i] = scale * a[i] * (da[i] - dot);
-}
-"""
 
 
 def queries(q: Array, N: int) -> Iterator[slice]:
@@ -52,9 +25,9 @@ def queries(q: Array, N: int) -> Iterator[slice]:
 
 def probabilities(q: Array, k: Array) -> Array:
     """q (B, h, m, E), k (B, h, N, E)  ->  softmax(q k' / sqrt(E)), (B, h, m, N)."""
-    a = get_xp(q).ascontiguousarray(q @ k.swapaxes(-1, -2))
+    a = solid(q @ k.swapaxes(-1, -2))
     N = a.shape[-1]
-    by_rows(CODE, "scaled_softmax", a.size // N, a, q.shape[-1] ** -0.5, N, dtype=a.dtype)
+    by_rows(CODE, "softmax_forward", a.size // N, a, a, q.shape[-1] ** -0.5, N, dtype=a.dtype)
     return a
 
 
@@ -77,14 +50,14 @@ def keys_first_forward(q: Array, k: Array, v: Array, mask: Array | None = None) 
 def keys_first_backward(do: Array, cache: Cache, out: Array | list[Array]) -> None:
     """do (B, h, M, E)  ->  dq, dk, dv, written to the arrays of `out`."""
     q, k, v, kept, _, mask = cache
-    xp, (dq, dk, dv), N = get_xp(q), out, k.shape[2]
+    (dq, dk, dv), N = out, k.shape[2]
     dk[...], dv[...] = 0, 0
     for part in queries(q, N):
         a, here = kept if kept is not None else probabilities(q[:, :, part], k), by_query(mask, part)
         d = do[:, :, part]
         dv += (a if here is None else a * here).swapaxes(-1, -2) @ d
         da = d @ v.swapaxes(-1, -2)
-        da = xp.ascontiguousarray(da if here is None else da * here)
-        by_rows(CODE, "scaled_softmax_backward", da.size // N, da, a, q.shape[-1] ** -0.5, N, dtype=da.dtype)
+        da = solid(da if here is None else da * here)
+        by_rows(CODE, "softmax_backward", da.size // N, da, a, da, q.shape[-1] ** -0.5, N, dtype=da.dtype)
         dq[:, :, part] = da @ k
         dk += da.swapaxes(-1, -2) @ q[:, :, part]

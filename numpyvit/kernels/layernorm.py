@@ -1,7 +1,7 @@
 """The twins of layers/layernorm.py: a warp normalises a row."""
 
 from ..backend import Array, get_xp
-from .launch import WARP_SUM, by_rows, launch, solid
+from .launch import THREADS, WARP_SUM, by_rows, launch, solid
 
 Cache = tuple[Array, Array, Array]
 CHUNK = 256          # rows whose products one block adds up for dgamma and dbeta
@@ -78,5 +78,5 @@ def layernorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     dx, parts = xp.empty_like(dy), -(-rows // CHUNK)
     by_rows(CODE, "layernorm_backward", rows, dy, xhat, rstd, solid(gamma), dx, D, dtype=dy.dtype)
     dgamma, dbeta = xp.empty((2, parts, D), dy.dtype)
-    launch(CODE, "layernorm_columns", -(-D // 32) * parts, 256, dy, xhat, dgamma, dbeta, D, rows, CHUNK, dtype=dy.dtype)
+    launch(CODE, "layernorm_columns", -(-D // 32) * parts, THREADS, dy, xhat, dgamma, dbeta, D, rows, CHUNK, dtype=dy.dtype)
     return dx, dgamma.sum(0), dbeta.sum(0)

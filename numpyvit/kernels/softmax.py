@@ -4,7 +4,8 @@ from ..backend import Array, get_xp
 from .launch import WARP_SUM, by_rows, solid
 
 CODE = WARP_SUM + """
-extern "C" __global__ void softmax_forward(const T* x, T* y, long long N, long long rows) {
+// y = softmax(scale * x); y may be x itself
+extern "C" __global__ void softmax_forward(const T* x, T* y, T scale, long long N, long long rows) {
     long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (row >= rows) return;
     x += row * N, y += row * N;
@@ -12,20 +13,21 @@ extern "C" __global__ void softmax_forward(const T* x, T* y, long long N, long l
     for (long long i = threadIdx.x % 32; i < N; i += 32) top = top > x[i] || top != top ? top : x[i];
     top = warp_max(top);
     for (long long i = threadIdx.x % 32; i < N; i += 32) {
-        T e = exp(x[i] - top);
+        T e = exp(scale * (x[i] - top));
         y[i] = e, sum += e;
     }
-    T scale = 1 / warp_sum(sum);
-    for (long long i = threadIdx.x % 32; i < N; i += 32) y[i] *= scale;
+    T part = 1 / warp_sum(sum);
+    for (long long i = threadIdx.x % 32; i < N; i += 32) y[i] *= part;
 }
-extern "C" __global__ void softmax_backward(const T* dy, const T* y, T* dx, long long N, long long rows) {
+// and its backward; dx may be dy itself
+extern "C" __global__ void softmax_backward(const T* dy, const T* y, T* dx, T scale, long long N, long long rows) {
     long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (row >= rows) return;
     dy += row * N, y += row * N, dx += row * N;
     T dot = 0;
     for (long long i = threadIdx.x % 32; i < N; i += 32) dot += dy[i] * y[i];
     dot = warp_sum(dot);
-    for (long long i = threadIdx.x % 32; i < N; i += 32) dx[i] = y[i] * (dy[i] - dot);
+    for (long long i = threadIdx.x % 32; i < N; i += 32) dx[i] = scale * y[i] * (dy[i] - dot);
 }
 """
 
@@ -34,7 +36,7 @@ def softmax_forward(x: Array) -> tuple[Array, Array]:
     """x (..., N)  ->  y (..., N), cache (y itself)."""
     x, N = solid(x), x.shape[-1]
     y = get_xp(x).empty_like(x)
-    by_rows(CODE, "softmax_forward", x.size // N, x, y, N, dtype=x.dtype)
+    by_rows(CODE, "softmax_forward", x.size // N, x, y, 1.0, N, dtype=x.dtype)
     return y, y
 
 
@@ -42,5 +44,5 @@ def softmax_backward(dy: Array, y: Array) -> Array:
     """dy (..., N), y (..., N) from forward  ->  dx (..., N)."""
     dy, N = solid(dy), dy.shape[-1]
     dx = get_xp(dy).empty_like(dy)
-    by_rows(CODE, "softmax_backward", dy.size // N, dy, solid(y), dx, N, dtype=dy.dtype)
+    by_rows(CODE, "softmax_backward", dy.size // N, dy, solid(y), dx, 1.0, N, dtype=dy.dtype)
     return dx
