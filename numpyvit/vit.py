@@ -168,7 +168,7 @@ class ViT:
             x = x + sinusoidal(*x.shape[1:], get_xp(x), x.dtype)
         p = 0.0 if all_patches else self.config.patch_dropout
         x, c_patches = patch_dropout_forward(x, p, rng, 1 if self.cls_token else 0)
-        turn = self.turns(x)
+        turn = self.places(x)
         if turn is not None and c_patches is not None:
             turn = turn[c_patches[1]]                                    # the places of the tokens that are left
         x, c_drop = dropout_forward(x, self.config.dropout, rng)
@@ -211,7 +211,7 @@ class ViT:
             dx = self.cls_token.backward(dx, None, grads)
         return self.embed.backward(dx, c_embed, grads, need_dx)
 
-    def turns(self, x: Array) -> Array | None:
+    def places(self, x: Array) -> Array | None:
         """The tokens' places for rotary.py, in x's precision and where x is."""
         c = self.config
         if c.positions != "rotary":
