@@ -121,6 +121,7 @@ def make_parser() -> Parser:
                             help="hold the gradients of every layer, and of a model, against numerical differences")
     p.add_argument("--preset", type=text, metavar="NAME", help="the whole model of this preset, and nothing else")
     p.add_argument("--all", action="store_true", help="the layers, and a tiny model in every combination of its options")
+    add_device(p)
 
     p = commands.add_parser("download", allow_abbrev=False, help="fetch data sets; train does so too where they are missing")
     p.add_argument("names", nargs="+", type=text, metavar="NAME", help="mnist, fashion-mnist, cifar10, cifar100")

@@ -167,18 +167,19 @@ def info(args: argparse.Namespace) -> None:
 def gradcheck(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from .device import module_of
     from .gradcheck import Report, suite
     from .vit import presets
 
-    began = time.perf_counter()
-    models = suite.model_checks()
-    checks = {**suite.layer_checks(), **(models if args.all else dict(list(models.items())[::len(models) - 1]))}
+    xp, began = module_of(args.device), time.perf_counter()
+    models = suite.model_checks(xp=xp)
+    checks = {**suite.layer_checks(xp=xp), **(models if args.all else dict(list(models.items())[::len(models) - 1]))}
     if args.preset:
         check_choice("preset", args.preset, presets)
 
         def whole() -> Report:
             with tqdm(unit=" forwards", leave=False, desc=args.preset) as bar:
-                return suite.check_config(presets[args.preset], tick=bar.update)
+                return suite.check_config(presets[args.preset], tick=bar.update, xp=xp)
 
         checks = {**(checks if args.all else {}), args.preset: whole}
     worst, failed, width = 0.0, 0, max(len(name) for name in checks)
@@ -188,7 +189,8 @@ def gradcheck(args: argparse.Namespace) -> int:
         print(f"{name:{width}}{report.error:8.0e}  {'ok' if report else 'FAILED'}", flush=True)
         if not report or name == args.preset:
             print(report)
-    print(f"{len(checks)} checked in {time.perf_counter() - began:.1f} s, the largest error is {worst:.0e}: "
+    where = "" if args.device == "cpu" else f" on {args.device}"
+    print(f"{len(checks)} checked{where} in {time.perf_counter() - began:.1f} s, the largest error is {worst:.0e}: "
           + (f"{failed} failed" if failed else "all gradients are right"))
     return 1 if failed else 0
 

@@ -129,6 +129,7 @@ def test_info_times_a_step(capsys):
     (["train", "--micro-batch", "0"], "--micro-batch: '0' is not"),
     (["train", "--val", "2"], "--val is 2.0"),
     (["train", "--device", "gpu"], "the device is 'gpu': wanted cpu, cuda, or cuda:N"),
+    (["gradcheck", "--device", "gpu"], "the device is 'gpu': wanted cpu, cuda, or cuda:N"),
     (["train", "--speed", "9"], "unrecognized arguments: --speed 9"),
     (["train", "--resume", "/nowhere"], "holds no run"),
     (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given with --resume"),

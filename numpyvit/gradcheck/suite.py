@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get_xp
+from ..backend import Array, fused, get_xp
 from ..layers.attention import Attention, attention_backward, attention_forward
 from ..layers.block import Block
 from ..layers.dropout import drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
@@ -49,7 +49,8 @@ def keys_first(do: Array, cache: tuple) -> tuple[Array, ...]:
 
 
 def layer_checks(seed: int = 0, xp: ModuleType = np) -> Checks:
-    """Each layer, by name. xp: whose arrays it is checked on; the differences are sharpest on NumPy's."""
+    """Each layer, by name. xp: whose arrays it is checked on; the differences are sharpest on NumPy's. On CuPy's the fused
+    kernels are checked, where there are some: those that no layer calls, here by `fused`."""
     def normal(shape: tuple[int, ...], seed: int) -> Array:
         return xp.asarray(normal_on_host(shape, seed))
 
@@ -75,7 +76,7 @@ def layer_checks(seed: int = 0, xp: ModuleType = np) -> Checks:
         "layernorm": partial(layer, LayerNorm(6), x),
         "gelu, tanh": partial(layer, GELU("tanh"), x),
         "gelu, erf": partial(layer, GELU("erf"), x),
-        "softmax": partial(function, softmax_forward, softmax_backward, x, names=["x"]),
+        "softmax": partial(function, fused(softmax_forward, x), fused(softmax_backward, x), x, names=["x"]),
         "dropout": partial(function, lambda x: dropout_forward(x, 0.5, rng()), dropout_backward, x, names=["x"], zero=["x"]),
         "drop path": partial(function, lambda x: drop_path_forward(x, 0.5, rng()), drop_path_backward,
                              normal((4, 2, 3), seed), names=["x"], zero=["x"]),
@@ -103,8 +104,8 @@ def layer_checks(seed: int = 0, xp: ModuleType = np) -> Checks:
     for soft, smoothing in itertools.product((False, True), (0.0, 0.1)):
         targets = softmax_forward(normal((3, 6), seed + 1))[0] if soft else xp.asarray(np.array([0, 5, 2]))
         checks[f"cross-entropy{', soft targets' if soft else ''}{', smoothing' if smoothing else ''}"] = partial(
-            function, partial(cross_entropy_forward, targets=targets, smoothing=smoothing), cross_entropy_backward,
-            x[0], names=["logits"])
+            function, partial(fused(cross_entropy_forward, x), targets=targets, smoothing=smoothing),
+            fused(cross_entropy_backward, x), x[0], names=["logits"])
     return checks
 
 

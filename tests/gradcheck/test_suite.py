@@ -1,13 +1,18 @@
 """What `numpyvit gradcheck` runs, and how it ends."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
+from standin import strict
 
+from numpyvit import ViTConfig, kernels
 from numpyvit.cli import main
-from numpyvit.gradcheck import SHARP
+from numpyvit.gradcheck import SHARP, suite
 from numpyvit.gradcheck.suite import layer_checks, model_checks
 from numpyvit.layers import softmax
 from numpyvit.testing import seeds
+from numpyvit.vit import presets
 
 
 @pytest.mark.parametrize("name", layer_checks())
@@ -52,3 +57,36 @@ def test_the_command_fails_where_a_gradient_is_wrong(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "FAILED\ngradient of" in out
     assert "1 failed" in out.splitlines()[-1]
+
+
+def test_the_command_on_a_gpu_checks_its_kernels(capsys, monkeypatch):
+    called = set()
+
+    def counted(name, twin):
+        return lambda *args, **options: called.add(name) or twin(*args, **options)
+
+    monkeypatch.setattr(kernels, "TWINS", {name: counted(name, twin) for name, twin in kernels.TWINS.items()})
+    with strict.installed():
+        assert main(["gradcheck", "--device", "cuda"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(layer_checks()) + 3
+    assert f"{len(lines) - 1} checked on cuda in " in lines[-1]
+    assert {name for name in kernels.TWINS if name.endswith("_backward")} - called == set()
+
+
+def test_the_command_finds_what_is_wrong_on_a_gpu_only(capsys, monkeypatch):
+    softmax_right, layernorm_right = (kernels.TWINS[f"{name}_backward"] for name in ("softmax", "layernorm"))
+    monkeypatch.setitem(kernels.TWINS, "softmax_backward", lambda dy, y: (1 + 1e-6) * softmax_right(dy, y))
+    monkeypatch.setitem(kernels.TWINS, "layernorm_backward",             # not linear, which is found sooner
+                        lambda dy, cache: tuple(abs(g) for g in layernorm_right(dy, cache)))
+    monkeypatch.setattr(suite, "layer_checks", lambda **xp: {"softmax": layer_checks(**xp)["softmax"]})
+    monkeypatch.setattr(suite, "OPTIONS", {name: values[:1] for name, values in suite.OPTIONS.items()})
+    monkeypatch.setitem(presets, "tiny", ViTConfig(**suite.MODEL))
+    args = ["gradcheck", "--all", "--preset", "tiny"]                    # a layer, a model of the suite, one by its name
+    with strict.installed():
+        assert main(args) == 0
+        assert "\n3 checked in " in capsys.readouterr().out
+        assert main([*args, "--device", "cuda"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^softmax .* FAILED\ngradient of.*\nx .* wrong$", out, re.M)
+    assert out.splitlines()[-1].endswith(": 3 failed")
