@@ -1,5 +1,6 @@
 """The same model in PyTorch, written as one would there: its own fused attention, layer norm, GELU and AdamW."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,11 @@ def torch_name(name: str) -> str:
 class Side:
     """mode: "eager", "compile" (torch.compile) or "bf16" (eager, under autocast)."""
 
-    def __init__(self, mode: str, model: ViT, weights: Buffer, threads: int) -> None:
+    def __init__(self, mode: str, model: ViT, weights: Buffer, threads: int, device: str = "cpu") -> None:
         torch.set_num_threads(threads)
-        self.bf16 = mode == "bf16"
+        self.bf16, self.device = mode == "bf16", device
         self.version = f"PyTorch {torch.__version__}"
-        self.module = TorchViT(model.config)
+        self.module = TorchViT(model.config).to(device)
         self.weights = dict(self.module.named_parameters())
         self.matrices = {name: p.decay for name, p in model.params.items()}
         with torch.no_grad():
@@ -80,22 +81,70 @@ class Side:
         self.call: Any = torch.compile(self.module) if mode == "compile" else self.module
 
     def run(self, images: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             return self.call(images)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self.run(images).float(), labels)
+
+    def tensor(self, x: np.ndarray) -> Tensor:
+        return torch.from_numpy(x).to(self.device)
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.run(torch.from_numpy(images)).float(), torch.from_numpy(labels))
+        loss = self.loss(self.tensor(images), self.tensor(labels))
         loss.backward()
         self.optimizer.step()
         return loss.item()
 
     def gradients(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
         self.optimizer.zero_grad()
-        F.cross_entropy(self.run(torch.from_numpy(images)).float(), torch.from_numpy(labels)).backward()
-        grads = {n: self.weights[torch_name(n)].grad.numpy() for n in self.matrices}
+        self.loss(self.tensor(images), self.tensor(labels)).backward()
+        grads = {n: self.weights[torch_name(n)].grad.cpu().numpy() for n in self.matrices}
         return {n: g.T if self.matrices[n] else g for n, g in grads.items()}
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return self.run(torch.from_numpy(images)).float().numpy()
+            return self.run(self.tensor(images)).float().cpu().numpy()
+
+
+def gpu_call(mode: str, model: ViT, weights: Buffer, images: np.ndarray, labels: np.ndarray, device: str, precision: str,
+             train: bool) -> Callable[[], Tensor]:
+    """A training step with clipping, or an evaluation, that does not wait for the GPU. precision: "float32", "tf32", "bf16".
+    mode: "eager", "compile", "graph" (all of it captured as a CUDA graph) or "compile+graph"."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.set_autocast_cache_enabled("graph" not in mode)                # as PyTorch's manual has it, and the capture below
+    if "compile" in mode:
+        torch.compiler.reset()
+    side = Side("compile" if "compile" in mode else "eager", model, weights, torch.get_num_threads(), device)
+    side.bf16 = precision == "bf16"
+    for group in side.optimizer.param_groups:
+        group["capturable"] = "graph" in mode
+    x, t = side.tensor(images), side.tensor(labels)
+
+    def call() -> Tensor:
+        if not train:
+            with torch.inference_mode():
+                return side.run(x)
+        side.optimizer.zero_grad()
+        loss = side.loss(x, t)
+        loss.backward()
+        nn.utils.clip_grad_norm_(side.module.parameters(), 1.0)
+        side.optimizer.step()
+        return loss.detach()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    if "graph" not in mode:
+        return call
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(aside)
+    with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):
+        result = call()
+    return replay
