@@ -38,6 +38,7 @@ CHANGES: dict[str, Changes] = {
     "no patch dropout": ({"patch_dropout": 0.0}, {}),
     "no patch dropout, as long a run": ({"patch_dropout": 0.0}, {"epochs": 5}),
     "half of the patches in place of a quarter": ({"patch_dropout": 0.5}, {}),
+    "quarters of the patches to the end": ({}, {"whole": 0.0}),
     "weight decay 0.05 in place of 0.2": ({}, {"weight_decay": 0.05}),
     "no average of the weights": ({}, {"average": 0.0}),
     "no label smoothing": ({}, {"smoothing": 0.0}),
