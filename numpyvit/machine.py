@@ -1,7 +1,9 @@
-"""What `Workers` set while they are at work, for the whole process and for their threads: none of it changes a result."""
+"""What is set for a whole process while it trains: by `Workers`, for their threads, none of which changes a result; and
+what Ctrl-C does."""
 
 import ctypes
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -113,3 +115,23 @@ def keep_freed_memory() -> bool:
         return False
     kept = mallopt(M_TRIM_THRESHOLD, 1 << 30) and mallopt(M_TOP_PAD, 1 << 26)
     return bool(kept and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)))   # older: 32 MB at most
+
+
+@contextmanager
+def ctrl_c() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one interrupts as ever."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():        # only the main thread may handle signals
+        yield event
+        return
+
+    def handler(*_: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    old = signal.signal(signal.SIGINT, handler)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, old)

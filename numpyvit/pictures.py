@@ -7,8 +7,7 @@ import numpy as np
 
 from . import data
 from .backend import Array
-from .recipes import Recipe
-from .training import augmentation, mixing
+from .recipes import Recipe, augmentation, mixing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import data as datasets
 from .data import Dataset
 from .data.by_name import is_own
 from .errors import UserError, check_choice
@@ -195,3 +196,23 @@ def fitting_patch(H: int, W: int) -> int:
 def option(name: str) -> str:
     """How a field is called on the command line."""
     return f"--{name.replace('_', '-')}"
+
+
+def augmentation(r: Recipe) -> datasets.Augment | None:
+    """What the recipe does to the training images."""
+    steps = [datasets.flip()] if r.flip else []
+    if r.turn or r.scale or r.shear or r.shift % 1:
+        steps.append(datasets.affine(r.turn, r.scale, r.shift, r.shear))
+    elif r.shift:
+        steps.append(datasets.shift(int(r.shift)))
+    if r.randaugment:
+        steps.append(datasets.randaugment(r.randaugment, r.magnitude))
+    if r.erase:
+        steps.append(datasets.erase(r.erase))
+    return datasets.compose(*steps) if steps else None
+
+
+def mixing(r: Recipe) -> datasets.Mix | None:
+    """How the recipe mixes images and labels."""
+    mixes = [kind(alpha) for kind, alpha in ((datasets.mixup, r.mixup), (datasets.cutmix, r.cutmix)) if alpha]
+    return datasets.one_of(*mixes) if mixes else None
