@@ -32,12 +32,6 @@ def on_host(x: Array) -> bool:
     return isinstance(x, NUMPY)
 
 
-def scalar(x: Any) -> Any:
-    """x, an array of no dimension, as a Python number, which adopts the dtype of what it meets; on a GPU x itself, since to
-    read it would be to wait."""
-    return float(x) if on_host(x) else x
-
-
 def fused(f: Any, x: Array) -> Any:
     """f, one of the functions that layers are made of; or, on a GPU, its twin in kernels/, of the same name and signature,
     where it has one for x's dtype."""

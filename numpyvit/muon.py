@@ -1,13 +1,14 @@
 """Muon: momentum whose every matrix is made orthogonal, for the weights that are matrices; AdamW for the rest."""
 
 import math
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from .backend import Array, on_host, scalar
+from .backend import Array, fused, get_xp, on_host
 from .errors import UserError
-from .optim import AdamW, Each, blocks, one_by_one
+from .optim import AdamW, Each, Numbers, blocks, one_by_one
 from .params import Buffer, Param
 
 # A s + B s^3 + C s^5: five times over, it brings every s from 0.02 to 1 into 0.65 to 1.25
@@ -16,19 +17,19 @@ RMS = 0.2            # of an update's elements, which is about what AdamW's have
 
 
 def orthogonal(m: Array) -> Array:
-    """m (I, O)  ->  about u v', where m = u diag(s) v' is its singular value decomposition: all s made 1.
+    """m (..., I, O)  ->  about u v', where m = u diag(s) v' is its singular value decomposition: all s made 1.
 
     An odd polynomial of m acts on each s alone: m m' m = u diag(s^3) v'. So a polynomial that draws all of 0..1 to 1 does so
     for the singular values, with products of matrices only (Newton and Schulz). This one (Jordan et al., 2024, "Muon: an
     optimizer for hidden layers") ends near 1, and sooner than one that would end at 1; more is not needed.
     """
-    x = m / (scalar((m * m).sum()) ** 0.5 + 1e-7)                        # its largest s is 1 at most
-    tall = m.shape[0] > m.shape[1]
-    x = x.T if tall else x                                               # so that x x' is the smaller product
+    x = m / ((m * m).sum((-2, -1), keepdims=True) ** 0.5 + 1e-7)         # its largest s is 1 at most
+    tall = m.shape[-2] > m.shape[-1]
+    x = x.swapaxes(-2, -1) if tall else x                                # so that x x' is the smaller product
     for _ in range(ROUNDS):
-        xx = x @ x.T
+        xx = x @ x.swapaxes(-2, -1)
         x = A * x + (B * xx + C * (xx @ xx)) @ x
-    return x.T if tall else x
+    return x.swapaxes(-2, -1) if tall else x
 
 
 class Muon(AdamW):
@@ -46,26 +47,38 @@ class Muon(AdamW):
                  weight_decay: float = 0.05, average: float = 0.0, momentum: float = 0.95) -> None:
         super().__init__(params, betas, eps, weight_decay, average)
         self.momentum = momentum
-        self.matrices = sorted((p for p in params.params.values() if p.decay), key=lambda p: -p.size)     # the longest first
+        # the longest first, and those of one shape together
+        self.matrices = sorted((p for p in params.params.values() if p.decay), key=lambda p: (-p.size, p.shape))
         for p in self.matrices:
             if len(p.shape) != 2:
                 raise UserError(f"a weight of shape {p.shape} decays: Muon wants all those to be matrices; use AdamW")
 
-    def update(self, params: Buffer, grads: Buffer, lr: float, scale: Any, each: Each) -> None:
+    def update(self, params: Buffer, grads: Buffer, numbers: Numbers, scale: Any, each: Each) -> None:
         """As AdamW.update. Of the matrices m holds the momentum, and v nothing."""
-        def move(p: Param) -> None:
-            w, m = params[p], self.m[p]
-            with np.errstate(over="ignore", invalid="ignore"):           # as the trainer's; a thread does not inherit it
-                g = scale * grads[p]
-                m *= self.momentum
-                m += g
-                g += self.momentum * m                                   # Nesterov's
-                w *= 1 - lr * self.weight_decay
-                w -= (lr * RMS * math.sqrt(max(p.shape))) * orthogonal(g)
+        lr, _, _, keep = numbers
 
-        (each if on_host(params.flat) else one_by_one)(move, self.matrices)
+        def nesterov(p: Param) -> Array:
+            m, g = self.m[p], scale * grads[p]
+            m *= self.momentum
+            m += g
+            g += self.momentum * m
+            return g
+
+        def move(group: list[Param]) -> None:
+            xp = get_xp(params.flat)
+            with np.errstate(over="ignore", invalid="ignore"):           # as the trainer's; a thread does not inherit it
+                moves = fused(orthogonal, params.flat)(xp.stack([nesterov(p) for p in group]))
+                for p, o in zip(group, moves, strict=True):
+                    w = params[p]
+                    w *= 1 - lr * self.weight_decay
+                    w -= (lr * (RMS * math.sqrt(max(p.shape)))) * o
+
+        if on_host(params.flat):
+            each(move, [[p] for p in self.matrices])                     # a matrix stays in a core's cache
+        else:
+            one_by_one(move, [list(group) for _, group in groupby(self.matrices, lambda p: p.shape)])
         for at, decay in blocks(params):
             if not decay:
-                self.adam(at, params, grads, lr, scale, 0.0)
+                self.adam(at, params, grads, numbers, scale, 0.0)
             elif self.decay:
-                self.average.flat[at] += (1 - self.keep) * (params.flat[at] - self.average.flat[at])
+                self.average.flat[at] += (1 - keep) * (params.flat[at] - self.average.flat[at])

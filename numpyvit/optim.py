@@ -17,6 +17,7 @@ BLOCK = 32768        # elements. AdamW is 1.05 to 1.1 times faster for it, and m
 
 
 Each = Callable[[Callable[[Any], object], Sequence[Any]], None]
+Numbers = tuple[float, float, float, float] | Array
 
 
 def one_by_one(run: Callable[[Any], object], items: Sequence[Any]) -> None:
@@ -39,7 +40,7 @@ def grad_norm(grads: Buffer) -> Any:
     """The Euclidean norm of all gradients together: a float, or on a GPU an array of no dimension, so as not to wait."""
     g = grads.flat
     if not on_host(g):
-        return get_xp(g).sqrt(g @ g)
+        return get_xp(g).sqrt((g * g).sum())
 
     def squares(dtype: Any) -> float:
         parts = (g[at].astype(dtype, copy=False) for at, _ in blocks(grads))
@@ -64,9 +65,11 @@ def may_step(norm: Any) -> bool:
     return not isinstance(norm, float) or math.isfinite(norm)
 
 
-def adamw_update(p: Array, g: Array, m: Array, v: Array, average: Array | None, *, scale: Any, rate: float, eps: float,
-                 betas: tuple[float, float], shrink: float, keep: float) -> None:
-    """p, g, m, v, average (n,), updated in place; g counts `scale` times. average: follows p, or None."""
+def adamw_update(p: Array, g: Array, m: Array, v: Array, average: Array | None, *, scale: Any, numbers: Numbers,
+                 betas: tuple[float, float], weight_decay: float) -> None:
+    """p, g, m, v, average (n,), updated in place; g counts `scale` times. numbers: AdamW.numbers'. average: follows p, or
+    None."""
+    lr, rate, eps, keep = numbers
     b1, b2 = betas
     g = scale * g
     v *= b2
@@ -74,8 +77,8 @@ def adamw_update(p: Array, g: Array, m: Array, v: Array, average: Array | None, 
     g *= 1 - b1
     m *= b1
     m += g
-    if shrink != 1:
-        p *= shrink
+    if weight_decay:
+        p *= 1 - lr * weight_decay
     p -= rate * m / (get_xp(p).sqrt(v) + eps)
     if average is not None:
         average += (1 - keep) * (p - average)
@@ -143,28 +146,29 @@ class AdamW:
         check_same(params, grads, self.m)
         norm = grad_norm(grads)
         if may_step(norm):
-            self.t += 1
-            self.update(params, grads, lr, clip_factor(norm, clip), each)
+            self.update(params, grads, self.numbers(lr, params.flat), clip_factor(norm, clip), each)
         return norm
 
-    def update(self, params: Buffer, grads: Buffer, lr: float, scale: Any, each: Each) -> None:
+    def numbers(self, lr: float, like: Array) -> Numbers:
+        """Begin a step. What is new in it and the same for all weights: lr; rate and eps of p -= rate m / (sqrt(v) + eps),
+        with both corrections moved out of the elements; and what the average keeps of itself, which is little at first, so
+        that it soon forgets the first weights. On a GPU they are an array where `like` is."""
+        self.t += 1
+        b1, b2 = self.betas
+        root = math.sqrt(1 - b2**self.t)
+        found = lr, lr * root / (1 - b1**self.t), self.eps * root, min(self.decay, (1 + self.t) / (10 + self.t))
+        return found if on_host(like) else get_xp(like).asarray(found, like.dtype)
+
+    def update(self, params: Buffer, grads: Buffer, numbers: Numbers, scale: Any, each: Each) -> None:
         """All of a step, but for its norm: grads count `scale` times. (Too little work for threads, here.)"""
         for at, decay in blocks(params):
-            self.adam(at, params, grads, lr, scale, self.weight_decay if decay else 0.0)
+            self.adam(at, params, grads, numbers, scale, self.weight_decay if decay else 0.0)
 
-    def adam(self, at: slice, params: Buffer, grads: Buffer, lr: float, scale: Any, weight_decay: float) -> None:
+    def adam(self, at: slice, params: Buffer, grads: Buffer, numbers: Numbers, scale: Any, weight_decay: float) -> None:
         """The formula, for a part of the flat array, and its average."""
-        b1, b2 = self.betas
-        root = math.sqrt(1 - b2**self.t)                                 # both corrections, moved out of the elements
         fused(adamw_update, params.flat)(
             params.flat[at], grads.flat[at], self.m.flat[at], self.v.flat[at], self.average.flat[at] if self.decay else None,
-            scale=scale, rate=lr * root / (1 - b1**self.t), eps=self.eps * root, betas=self.betas,
-            shrink=1 - lr * weight_decay, keep=self.keep)
-
-    @property
-    def keep(self) -> float:
-        """What the average keeps of itself in this step: little at first, so that it soon forgets the first weights."""
-        return min(self.decay, (1 + self.t) / (10 + self.t))
+            scale=scale, numbers=numbers, betas=self.betas, weight_decay=weight_decay)
 
     def state(self) -> dict[str, Array]:
         """What a checkpoint keeps, on the host."""

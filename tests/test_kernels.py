@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standin import compiled, strict
+from standin import blas, compiled, strict
 
-from numpyvit import kernels, losses, optim
+from numpyvit import kernels, losses, muon, optim
 from numpyvit.backend import fused
 from numpyvit.device import to, to_host
-from numpyvit.kernels import TWINS, launch
-from numpyvit.layers import gelu, keys_first, layernorm, softmax
+from numpyvit.errors import UserError
+from numpyvit.kernels import TWINS, launch, products
+from numpyvit.layers import few_queries, gelu, keys_first, layernorm, linear, patch_dropout, softmax
 from numpyvit.layers.dropout import draw_mask
 from numpyvit.testing import assert_gradients, normal, seeds
 
-PAGES = layernorm, gelu, softmax, losses, keys_first, optim
+PAGES = layernorm, gelu, softmax, losses, keys_first, optim, muon, linear, few_queries, patch_dropout
 READABLE = {name: getattr(page, name) for page in PAGES for name in TWINS if hasattr(page, name)}
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
@@ -117,16 +118,134 @@ def test_attention(cupy, B, h, M, N, dropped, stored, dtype, seed):
         assert_agree(a, b, dtype)
 
 
-@given(st.integers(0, 300), st.booleans(), st.sampled_from([1.0, 0.98]), dtypes, seeds)
+@given(st.sampled_from([(), (0,), (1,), (5,), (2, 3)]), st.integers(1, 9), st.integers(1, 40), st.booleans(), dtypes, seeds)
+@settings(max_examples=25)
+def test_linear(cupy, lead, I, O, bias, dtype, seed):
+    x, w, b = normal((*lead, 2, I), seed, dtype), normal((I, O), seed + 1, dtype), normal((O,), seed + 2, dtype)
+    if bias:
+        assert_twins_agree("linear", [x, w, b], dtype, seed)
+    else:
+        (y, cache), (y2, cache2) = linear.linear_forward(x, w, None), TWINS["linear_forward"](*there(x, w), None)
+        assert_agree(y2, y, dtype)
+        found, wanted = (f(dy, c, need_dx=False) for f, dy, c in (
+            (TWINS["linear_backward"], y2, cache2), (linear.linear_backward, y, cache)))
+        assert found[0] is found[2] is wanted[0] is wanted[2] is None
+        assert_agree(found[1], wanted[1], dtype)
+
+
+def test_linear_of_more_rows_than_a_block_adds_up(cupy, monkeypatch):
+    monkeypatch.setattr(kernels.linear, "CHUNK", 3)
+    assert_twins_agree("linear", [normal((40, 5), 0), normal((5, 33), 1), normal((33,), 2)], np.float64, 0)
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(3, 6), st.sampled_from([1, 2, 3]), st.booleans(), st.booleans(),
+       dtypes, seeds)
+@settings(max_examples=25)
+def test_few_queries(cupy, B, h, N, rows, bias, dropped, dtype, seed):
+    D = 4 * h
+    x, w, b, do = (normal(s, seed + i, dtype) for i, s in enumerate([(B, N, D), (D, 3 * D), (3 * D,), (B, rows, D)]))
+    mask = draw_mask(np.random.default_rng(seed), (N, B, h, rows), 0.3, x) if dropped else None
+    o, cache = few_queries.few_queries_forward(x, w, b if bias else None, h, rows, mask)
+    wanted = few_queries.few_queries_backward(do, cache)
+    x2, w2, b2, do2 = there(x, w, b, do)
+    o2, cache2 = TWINS["few_queries_forward"](x2, w2, b2 if bias else None, h, rows, there(mask)[0] if dropped else None)
+    found = TWINS["few_queries_backward"](do2, cache2)
+    assert_agree(o2, o, dtype)
+    for mine, theirs in zip(found[:2 + bias], wanted[:2 + bias], strict=True):
+        assert_agree(mine, theirs, dtype)
+    assert bias or found[2] is wanted[2] is None
+
+
+@given(st.integers(0, 5), st.integers(1, 40), st.integers(1, 40), st.integers(1, 2**64), seeds)
+@settings(max_examples=25)
+def test_choose_patches(cupy, B, n, patches, high, seed):
+    """Also where numbers are the same: those that come first stay."""
+    bits = np.random.default_rng(seed).integers(0, high, (B, n), np.uint64)
+    found = to_host(TWINS["choose_patches"](*there(bits), min(patches, n)))
+    assert np.array_equal(found, patch_dropout.choose_patches(bits, min(patches, n)))
+    assert found.dtype == np.int64
+
+
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), dtypes, seeds)
 @settings(max_examples=15)
-def test_adamw(cupy, n, average, shrink, dtype, seed):
+def test_orthogonal(cupy, n, I, O, dtype, seed):
+    m = normal((n, I, O), seed, dtype)
+    found = to_host(TWINS["orthogonal"](*there(m)))
+    np.testing.assert_allclose(found, [muon.orthogonal(one) for one in m], rtol=1e-3, atol=1e-3)
+
+
+layouts = st.sampled_from(["rows", "columns", "part", "heads", "steps", "same"])
+
+
+def lay(x, layout):
+    """x, in another place, with other strides: its columns, or a part of something larger, or with gaps, or of one row."""
+    *lead, r, c = x.shape
+    if layout == "columns":
+        y = np.empty((*lead, c, r), x.dtype).swapaxes(-1, -2)
+    elif layout == "part":
+        y = np.empty((*lead, r, c + 3), x.dtype)[..., 1:1 + c]
+    elif layout == "heads" and lead:
+        y = np.empty((*lead[:-1], r, lead[-1], c), x.dtype).swapaxes(-2, -3)
+    elif layout == "steps":
+        y = np.empty((*lead, 2 * r, 2 * c), x.dtype)[..., ::2, ::2]
+    else:
+        y = np.empty_like(x)
+    y[...] = x
+    return y
+
+
+@given(st.sampled_from([(), (1,), (3,), (2, 3)]), st.integers(1, 5), st.integers(0, 5), st.integers(1, 5), layouts, layouts,
+       layouts, st.booleans(), dtypes, seeds)
+@settings(max_examples=100)
+def test_products_of_any_layout(cupy, lead, m, k, n, of_a, of_b, of_out, add, dtype, seed):
+    a, b, y = (normal((*lead, *s), seed + i, dtype) for i, s in enumerate([(m, k), (k, n), (m, n)]))
+    wanted = a @ b + (y if add else 0)
+    out = strict.ndarray(lay(y, of_out))
+    found = products.matmul(strict.ndarray(lay(a, of_a)), strict.ndarray(lay(b, of_b)), out, add)
+    assert found is out
+    assert_agree(out, wanted, dtype)
+    assert_agree(products.matmul(*there(a, b)), a @ b, dtype)
+
+
+def test_products_refuse_what_does_not_fit(cupy):
+    a, b = there(normal((2, 3), 0), normal((3, 4), 1))
+    with pytest.raises(ValueError, match="does not make"):
+        products.matmul(b, a)
+    with pytest.raises(ValueError, match="float32 times float64"):
+        products.matmul(a.astype("f4"), b)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("float32", 0, 1e-6), ("tf32", 1e-5, 1e-3), ("float16", 1e-5, 1e-3)])
+def test_products_in_a_lower_precision_are_so_far_off(cupy, name, low, high):
+    a, b = normal((40, 50), 0, np.float32), normal((50, 60), 1, np.float32)
+    exact = a.astype("f8") @ b.astype("f8")
+    with products.precision(name):
+        found = to_host(products.matmul(*there(a, b)))
+        double = to_host(products.matmul(*there(a.astype("f8"), b.astype("f8"))))
+    assert low <= np.linalg.norm(found - exact) / np.linalg.norm(exact) < high
+    assert np.allclose(double, exact, rtol=1e-12)
+    assert found.dtype == np.float32
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(UserError, match="precision"), products.precision("float8"):
+        pass
+
+
+def test_cublas_is_called_as_its_header_says():
+    assert products.PROTOTYPES == blas.PROTOTYPES
+
+
+@given(st.integers(0, 300), st.booleans(), st.sampled_from([0.0, 0.2]), dtypes, seeds)
+@settings(max_examples=15)
+def test_adamw(cupy, n, average, weight_decay, dtype, seed):
     arrays = [normal((n,), seed + i, dtype) for i in range(5)]
     arrays[3] **= 2
     here, on_gpu = [a.copy() for a in arrays], there(*arrays)
-    there_scale = to(np.array(0.3, dtype), "cuda")
-    for f, group, scale in ((optim.adamw_update, here, 0.3), (TWINS["adamw_update"], on_gpu, there_scale)):
-        f(*group[:4], group[4] if average else None, scale=scale, rate=0.1, eps=1e-3, betas=(0.9, 0.999), shrink=shrink,
-          keep=0.9)
+    numbers = (0.1, 0.2, 1e-3, 0.9)
+    for f, group, move in ((optim.adamw_update, here, np.asarray), (TWINS["adamw_update"], on_gpu, cupy.asarray)):
+        f(*group[:4], group[4] if average else None, scale=move(np.array(0.3, dtype)), betas=(0.9, 0.999),
+          numbers=move(np.array(numbers, dtype)), weight_decay=weight_decay)
     for found, wanted in zip(on_gpu, here, strict=True):
         assert_agree(found, wanted, dtype)
 

@@ -1,4 +1,4 @@
-"""The twins of layers/keys_first.py: the library's batched products, and between them softmax's kernels, in place.
+"""The twins of layers/keys_first.py: batched products, and between them softmax's kernels, in place.
 
 Scores are (B, h, M, N) here, a row for each query. Where all of them would take more than STORED elements, none is kept:
 they are made for some queries at a time, and made again for the gradient (Chen et al., 2016, "Training Deep Nets with
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from ..backend import Array, get_xp
 from .launch import by_rows, solid
+from .products import matmul
 from .softmax import CODE
 
 STORED = 2**26
@@ -25,7 +26,7 @@ def queries(q: Array, N: int) -> Iterator[slice]:
 
 def probabilities(q: Array, k: Array) -> Array:
     """q (B, h, m, E), k (B, h, N, E)  ->  softmax(q k' / sqrt(E)), (B, h, m, N)."""
-    a = solid(q @ k.swapaxes(-1, -2))
+    a = matmul(q, k.swapaxes(-1, -2))
     N = a.shape[-1]
     by_rows(CODE, "softmax_forward", a.size // N, a, a, q.shape[-1] ** -0.5, N, dtype=a.dtype)
     return a
@@ -39,11 +40,12 @@ def by_query(mask: Array | None, part: slice) -> Array | None:
 def keys_first_forward(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, Cache]:
     """q (B, h, M, E), k, v (B, h, N, E), mask (N, B, h, M)  ->  o (B, h, M, E), cache."""
     xp, (B, h, M, E), N = get_xp(q), q.shape, k.shape[2]
+    q, k, v = solid(q), solid(k), solid(v)                               # once, and not in each product
     o, a = xp.empty((B, M, h, E), q.dtype).transpose(0, 2, 1, 3), None   # in memory as the projection wants it
     for part in queries(q, N):
         a = probabilities(q[:, :, part], k)
         here = by_query(mask, part)
-        o[:, :, part] = (a if here is None else a * here) @ v
+        matmul(a if here is None else a * here, v, out=o[:, :, part])
     return o, (q, k, v, a if B * h * M * N <= STORED else None, o, mask)
 
 
@@ -51,13 +53,14 @@ def keys_first_backward(do: Array, cache: Cache, out: Array | list[Array]) -> No
     """do (B, h, M, E)  ->  dq, dk, dv, written to the arrays of `out`."""
     q, k, v, kept, _, mask = cache
     (dq, dk, dv), N = out, k.shape[2]
-    dk[...], dv[...] = 0, 0
+    do, sums = solid(do), get_xp(do).zeros((2, *k.shape), k.dtype)
     for part in queries(q, N):
         a, here = kept if kept is not None else probabilities(q[:, :, part], k), by_query(mask, part)
         d = do[:, :, part]
-        dv += (a if here is None else a * here).swapaxes(-1, -2) @ d
-        da = d @ v.swapaxes(-1, -2)
-        da = solid(da if here is None else da * here)
+        matmul((a if here is None else a * here).swapaxes(-1, -2), d, out=sums[1], add=True)
+        da = matmul(d, v.swapaxes(-1, -2))
+        da = da if here is None else da * here
         by_rows(CODE, "softmax_backward", da.size // N, da, a, da, q.shape[-1] ** -0.5, N, dtype=da.dtype)
-        dq[:, :, part] = da @ k
-        dk += da.swapaxes(-1, -2) @ q[:, :, part]
+        matmul(da, k, out=dq[:, :, part])
+        matmul(da.swapaxes(-1, -2), q[:, :, part], out=sums[0], add=True)
+    dk[...], dv[...] = sums[0], sums[1]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..backend import Array, as_rows, col_sum
+from ..backend import Array, as_rows, col_sum, fused
 from ..params import Buffer, Initialiser, Param, xavier, zeros
 
 Cache = tuple[Array, Array, bool]
@@ -42,11 +42,11 @@ class Linear:
 
     def forward(self, params: Buffer, x: Array) -> tuple[Array, Cache]:
         """x (..., I)  ->  y (..., O), cache."""
-        return linear_forward(x, params[self.w], params[self.b] if self.b else None)
+        return fused(linear_forward, x)(x, params[self.w], params[self.b] if self.b else None)
 
     def backward(self, dy: Array, cache: Cache, grads: Buffer, need_dx: bool = True) -> Array | Any:
         """dy (..., O)  ->  dx (..., I), None unless need_dx; adds dw, db into grads."""
-        dx, dw, db = linear_backward(dy, cache, need_dx)
+        dx, dw, db = fused(linear_backward, dy)(dy, cache, need_dx)
         grads[self.w] += dw
         if self.b:
             grads[self.b] += db

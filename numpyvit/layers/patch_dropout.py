@@ -7,9 +7,16 @@ Evaluation sees all of them. Nothing is scaled: attention and the mean over toke
 
 import numpy as np
 
-from ..backend import Array, get_xp
+from ..backend import Array, fused, get_xp
 
 Cache = tuple[Array, Array, tuple[int, ...]] | None
+
+
+def choose_patches(bits: Array, patches: int) -> Array:
+    """bits (B, n), random uint64  ->  (B, patches): those of its n patches that an image keeps, in their order. To sort by
+    random numbers is to shuffle."""
+    xp = get_xp(bits)
+    return xp.sort(xp.argsort(bits, axis=1, kind="stable")[:, :patches], axis=1)
 
 
 def patch_dropout_forward(x: Array, p: float, rng: np.random.Generator | None, first: int = 0) -> tuple[Array, Cache]:
@@ -22,11 +29,10 @@ def patch_dropout_forward(x: Array, p: float, rng: np.random.Generator | None, f
         return x, None
     B, N, _ = x.shape
     patches = max(1, round((1 - p) * (N - first)))
-    order = rng.integers(0, 2**64, (B, N - first), np.uint64).argsort(axis=1, kind="stable")     # a shuffle for each image
-    index = np.sort(order[:, :patches], axis=1) + first
-    index = np.concatenate([np.broadcast_to(np.arange(first), (B, first)), index], axis=1)
-    xp = get_xp(x)
-    rows, index = xp.arange(B)[:, None], xp.asarray(index)               # (B, 1), (B, kept)
+    xp, bits = get_xp(x), rng.integers(0, 2**64, (B, N - first), np.uint64)
+    index = fused(choose_patches, x)(xp.asarray(bits), patches) + first
+    index = xp.concatenate([xp.broadcast_to(xp.arange(first), (B, first)), index], axis=1)     # (B, kept)
+    rows = xp.arange(B)[:, None]                                         # (B, 1)
     return x[rows, index], (rows, index, x.shape)
 
 

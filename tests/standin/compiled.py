@@ -19,7 +19,7 @@ import pytest
 from . import strict
 
 HERE, CXX = Path(__file__).parent, shutil.which("g++")
-TYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "long long": np.int64}
+TYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "long long": np.int64, "unsigned long long": np.uint64}
 folder = tempfile.TemporaryDirectory(prefix="kernels-")
 
 
@@ -77,8 +77,12 @@ class RawKernel:
             keep.append(ctypes.c_void_p(arg._a.ctypes.data) if pointer else np.array([arg]))
         pointers = (ctypes.c_void_p * len(keep))(*(k.ctypes.data if isinstance(k, np.ndarray) else ctypes.addressof(k)
                                                    for k in keep))
-        if self.go(grid[0], block[0], self.alone, pointers):
-            raise strict.Refused("threads wait for others that never come")
-        for arg in args:
-            if isinstance(arg, strict.ndarray):
-                strict.flush(arg._a)
+
+        def run() -> None:
+            if self.go(grid[0], block[0], self.alone, pointers):
+                raise strict.Refused("threads wait for others that never come")
+            for arg in args:
+                if isinstance(arg, strict.ndarray):
+                    strict.flush(arg._a)
+            assert keep                                # what the pointers lead to
+        strict.now_or_later(run)

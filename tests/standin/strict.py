@@ -7,6 +7,8 @@ api.json. It refuses what would be wrong there, and also what CuPy does though a
 - float(x), int(x), bool(x), x.item(), x.tolist(), and an index by a mask, each of which waits for the device in silence.
   What reads on purpose, get and asnumpy, is counted in `reads`.
 
+While a stream is being captured nothing is done but noted, products by CuPy are refused, and what would wait.
+
 Reductions and items are arrays of no dimension, as there. Numbers too small for a normal float become zero, as they may
 there; memory that nobody wrote is full of NaN.
 """
@@ -15,18 +17,22 @@ import inspect
 import json
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 API = json.loads((Path(__file__).parent / "api.json").read_text())
 UPLOADS = {"asarray", "array"}
 DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
+WAITING = {"sort", "argsort", "unique", "nonzero"}     # which wait for the device
+BLAS = {"matmul", "dot", "vdot", "inner", "outer", "tensordot", "einsum", "__matmul__", "__rmatmul__", "__imatmul__"}
+IN_PLACE = {"fill", "sort", "put", "partition"}        # methods
 reads = 0                                              # how often something was brought to the host
+tape: list[Callable[[], object]] | None = None         # the work of a stream that is being captured
 
 
 class Refused(TypeError):
@@ -81,6 +87,31 @@ def flush(a: np.ndarray) -> np.ndarray:
     return a
 
 
+def now_or_later(work: Callable[[], object]) -> None:
+    """Do it, or, while a stream is being captured, put it down for each launch of the graph."""
+    if tape is None:
+        work()
+    else:
+        tape.append(work)
+
+
+def captured(f: Callable[[], Any], used: Any) -> Any:
+    """f(), what makes an array of others, `used`; and where a stream is being captured, again for each launch."""
+    result = f()
+    if tape is None:
+        return result
+    if isinstance(result, (list, tuple)) and any(isinstance(r, ndarray) and r._a.base is None for r in result):
+        raise Refused("the stand-in does not capture what returns several new arrays")
+    if isinstance(result, ndarray) and not any(np.may_share_memory(result._a, a) for a in used if isinstance(a, np.ndarray)):
+        tape.append(lambda: np.copyto(result._a, f()._a))                # else it is a view
+    return result
+
+
+def not_while_capturing(what: str, why: str) -> None:
+    if tape is not None:
+        raise Refused(f"{what} while a stream is being captured: {why}")
+
+
 def call(kind: str, name: str, f: Any, args: tuple, kwargs: dict, me: Any = None) -> Any:
     """f, NumPy's, by the rules of CuPy's function or method of this name; me: the array whose method it is."""
     try:
@@ -90,17 +121,28 @@ def call(kind: str, name: str, f: Any, args: tuple, kwargs: dict, me: Any = None
     if kind == "functions" and name in UPLOADS:
         if isinstance(args[0], (list, tuple)) and any(isinstance(a, ndarray) for a in args[0]):
             raise Refused(f"cupy.{name} of a list of arrays: use stack")
+        if not isinstance(given[next(iter(given))], ndarray):
+            not_while_capturing(f"cupy.{name} of the host's data", "its place in memory may be another by the time")
         args = tuple(a._a if isinstance(a, ndarray) else a for a in args)
         result = f(*args, **kwargs)
         return ndarray(result if isinstance(given[next(iter(given))], ndarray) else flush(result.copy()))
     what = f"cupy.{name}"
-    with np.errstate(all="ignore"):                                      # a GPU does not warn
-        result = f(*(() if me is None else (me,)), *inner(args, what), **{k: inner(v, what) for k, v in kwargs.items()})
+    if name in WAITING or name in BLAS:
+        not_while_capturing(what, "CuPy refuses it")
+    plain = (*(() if me is None else (me,)), *inner(args, what))
+    named = {k: inner(v, what) for k, v in kwargs.items()}
+
+    def work() -> Any:
+        with np.errstate(all="ignore"):                                  # a GPU does not warn
+            return outer(f(*plain, **named))
+
     out = given.get("out")
     if isinstance(out, ndarray):
-        flush(out._a)
+        now_or_later(lambda: (work(), flush(out._a)))
         return out
-    return outer(result)
+    if kind == "methods" and name in IN_PLACE:
+        return now_or_later(work)
+    return captured(work, [*plain, *named.values()])
 
 
 def silent(name: str) -> Any:
@@ -145,6 +187,7 @@ class ndarray:
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
         global reads
+        not_while_capturing("get", "it waits for the device")
         reads += 1
         if out is None:
             return np.array(self._a, order=order)      # type: ignore[call-overload]
@@ -154,6 +197,7 @@ class ndarray:
     def set(self, arr: Any, stream: Any = None) -> None:
         if not isinstance(arr, np.ndarray) or arr.dtype != self._a.dtype or arr.shape != self._a.shape:
             raise Refused("set takes a NumPy array of the same dtype and shape")
+        not_while_capturing("set", "the host's memory may be another by the time")
         self._a[...] = arr
 
     def view(self, dtype: Any = None, type: Any = None) -> Any:
@@ -168,13 +212,28 @@ class ndarray:
     def __repr__(self) -> str:
         return f"standin({self._a!r})"
 
+    @property
+    def data(self) -> Any:
+        return types.SimpleNamespace(ptr=self._a.ctypes.data)
+
     def __getitem__(self, at: Any) -> Any:
-        return outer(self._a[index(at)])
+        at = index(at)
+        if tape is None:
+            return outer(self._a[at])
+        # what an index holds is not known yet: what comes out has the shape that any index makes
+        some = tuple(np.zeros_like(i) if isinstance(i, np.ndarray) else i for i in (at if isinstance(at, tuple) else (at,)))
+        result = outer(self._a[some].copy() if some and any(isinstance(i, np.ndarray) for i in some) else self._a[at])
+        if not np.may_share_memory(result._a, self._a):
+            tape.append(lambda: np.copyto(result._a, self._a[at]))
+        return result
 
     def __setitem__(self, at: Any, value: Any) -> None:
         at, value = index(at, mask=True), inner(value, "an assignment")
-        self._a[at] = value
-        flush(self._a)
+
+        def work() -> None:
+            self._a[at] = value
+            flush(self._a)
+        now_or_later(work)
 
 
 def index(at: Any, mask: bool = False) -> Any:
@@ -195,14 +254,17 @@ def operator(name: str) -> Any:
                 raise Refused(f"Unsupported type <class 'numpy.ndarray'>: {name} of the device's array and the host's")
             if not isinstance(other, (ndarray, int, float, complex, np.generic)):
                 return NotImplemented
-        with np.errstate(all="ignore"):
-            result = f(self._a, *(inner(o, name) for o in others))
-        if result is NotImplemented:
-            return result
+        if name in BLAS:
+            not_while_capturing(name, "calling cuBLAS API during stream capture is currently unsupported")
+        plain = [inner(o, name) for o in others]
+
+        def work() -> Any:
+            with np.errstate(all="ignore"):
+                return outer(f(self._a, *plain))
         if name.startswith("__i") and name != "__invert__":
-            flush(self._a)
+            now_or_later(lambda: (work(), flush(self._a)))
             return self
-        return outer(result)
+        return captured(work, [self._a, *plain])
     return method
 
 
@@ -254,8 +316,72 @@ class Device:
         Device.used = self.number
 
     @property
+    def id(self) -> int:
+        return self.number
+
+    @property
     def mem_info(self) -> tuple[int, int]:
         return Device.free, 8 * 2**30
+
+
+class Graph:
+    def __init__(self, work: list[Callable[[], object]]) -> None:
+        self.work = work
+
+    def launch(self, stream: Any = None) -> None:
+        not_while_capturing("a launch", "the stand-in does not do that")
+        for one in self.work:
+            one()
+
+
+class Stream:
+    streams: ClassVar[list["Stream"]] = []             # entered and not left
+
+    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: Any = None) -> None:
+        self.non_blocking, self.ptr = non_blocking, id(self)
+
+    def __enter__(self) -> "Stream":
+        Stream.streams.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert Stream.streams.pop() is self
+
+    def synchronize(self) -> None:
+        global reads
+        not_while_capturing("synchronize", "it waits for the device")
+        reads += 1
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        global tape
+        if not self.non_blocking or get_current_stream() is not self:
+            raise Refused("a stream that is captured is non-blocking, and the current one")
+        not_while_capturing("begin_capture", "it has begun")
+        tape = []
+
+    def end_capture(self) -> Graph:
+        global tape
+        if tape is None:
+            raise CUDARuntimeError("nothing is being captured")
+        graph, tape = Graph(tape), None
+        return graph
+
+
+DEFAULT = Stream(null=True)
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    return Stream.streams[-1] if Stream.streams else DEFAULT
+
+
+class MemoryPool:
+    def malloc(self, size: int) -> Any:
+        raise NotImplementedError
+
+
+@contextmanager
+def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
+    yield
 
 
 def cuda(gpus: int, error: str = "") -> Any:
@@ -266,7 +392,8 @@ def cuda(gpus: int, error: str = "") -> Any:
         return gpus
 
     runtime = types.SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CUDARuntimeError)
-    return types.SimpleNamespace(runtime=runtime, Device=Device)
+    return types.SimpleNamespace(runtime=runtime, Device=Device, Stream=Stream, get_current_stream=get_current_stream,
+                                 MemoryPool=MemoryPool, using_allocator=using_allocator)
 
 
 def module() -> Any:
@@ -287,14 +414,21 @@ def module() -> Any:
 @contextmanager
 def installed() -> Iterator[Any]:
     """As `import cupy` finds it; the module."""
+    from numpyvit.kernels import products
+
+    from .blas import Library
     from .compiled import RawKernel
 
-    before, cupy = sys.modules.get("cupy"), module()
+    before, cupy, found = sys.modules.get("cupy"), module(), products.cublas
     cupy.RawKernel = RawKernel
     sys.modules["cupy"] = cupy
+    products.handle.cache_clear()
+    products.cublas = cache(Library)
     try:
         yield cupy
     finally:
+        products.handle.cache_clear()
+        products.cublas = found
         del sys.modules["cupy"]
         if before is not None:
             sys.modules["cupy"] = before

@@ -1,0 +1,124 @@
+"""Products of matrices, by cuBLAS, called directly: CuPy refuses its own while a CUDA graph is being captured, and sets
+their precision for a whole process only.
+
+cuBLAS counts columns first: what is (r, c), row by row, is (c, r) to it, in the same memory. So y = a b is asked for as
+y' = b' a', and nothing moves.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from ..backend import Array, get_xp
+from ..errors import check_choice
+
+WORKSPACE = 32 * 2**20                                # bytes: what NVIDIA asks for on Hopper
+KINDS = {"float32": 0, "float64": 1, "float16": 2}    # cudaDataType of library_types.h
+COMPUTE_32F, COMPUTE_64F, COMPUTE_TF32 = 68, 70, 77   # cublasComputeType_t of cublas_api.h
+DEFAULT = -1                                          # cublasGemmAlgo_t
+P, I, LL = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
+PROTOTYPES = {
+    "cublasCreate_v2": (P,), "cublasSetStream_v2": (P, P), "cublasSetWorkspace_v2": (P, P, ctypes.c_size_t),
+    "cublasGemmStridedBatchedEx": (P, I, I, I, I, I, P, P, I, I, LL, P, I, I, LL, P, P, I, I, LL, I, I, I),
+}
+NUMBERS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
+
+# How products of float32 are made: as they are; of the first 10 bits after the point ("tf32"); or of what float16 can
+# hold, 10 bits too, of numbers from 6e-8 to 65504. The sums are float32 in all of them.
+PRECISIONS = ["float32", "tf32", "float16"]
+_chosen = "float32"
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Products of float32 in this precision. Raises UserError for an unknown one."""
+    global _chosen
+    check_choice("--precision", name, PRECISIONS)
+    before, _chosen = _chosen, name
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+@cache
+def cublas() -> Any:
+    """The library. Its functions are found by way of CuPy's module that is linked with it: so it is the very one that CuPy
+    has loaded."""
+    from cupy_backends.cuda.libs import cublas as extension
+    library = ctypes.CDLL(extension.__file__)
+    for name, kinds in PROTOTYPES.items():
+        getattr(library, name).argtypes = kinds
+    return library
+
+
+def check(status: int) -> None:
+    if status:
+        raise RuntimeError(f"cuBLAS answers with status {status}")
+
+
+@cache
+def handle(device: int, stream: int) -> tuple[int, Array]:
+    """For work on this stream, with its workspace, which else would be found anew with each call in a CUDA graph."""
+    import cupy
+    found, workspace = ctypes.c_void_p(), cupy.empty(WORKSPACE, "u1")
+    check(cublas().cublasCreate_v2(ctypes.addressof(found)))
+    check(cublas().cublasSetStream_v2(found.value, stream))
+    check(cublas().cublasSetWorkspace_v2(found.value, address(workspace), WORKSPACE))
+    return found.value or 0, workspace
+
+
+def matmul(a: Array, b: Array, out: Array | None = None, add: bool = False) -> Array:
+    """a (..., m, k), b (..., k, n)  ->  a b, (..., m, n). Leading axes are the same in both.
+
+    out: written to, where given; and added to, where `add` says so.
+    """
+    import cupy
+    xp, m, n, k = get_xp(a), a.shape[-2], b.shape[-1], a.shape[-1]
+    y = xp.empty((*a.shape[:-1], n), a.dtype) if out is None else out
+    if not (a.shape[:-2] == b.shape[:-2] == y.shape[:-2] and b.shape[-2] == k and y.shape[-2:] == (m, n)):
+        raise ValueError(f"{a.shape} times {b.shape} does not make {y.shape}")
+    if not a.dtype == b.dtype == y.dtype:
+        raise ValueError(f"{a.dtype} times {b.dtype} does not make {y.dtype}")
+    if y.size == 0 or k == 0:
+        y[...] = y if add else 0
+        return y
+    kind = given = str(y.dtype)
+    if given == "float32" and _chosen == "float16":
+        a, b, given = a.astype("f2"), b.astype("f2"), "float16"
+    compute = COMPUTE_64F if kind == "float64" else COMPUTE_TF32 if _chosen == "tf32" else COMPUTE_32F
+    (a, at, lda, step_a), (b, bt, ldb, step_b), (c, ct, ldc, step_c) = laid_out(a), laid_out(b), laid_out(y)
+    apart = ct or address(c) != address(y)                                # cuBLAS cannot write to y as it lies
+    if apart:
+        c, _, ldc, step_c = laid_out(xp.empty(y.shape, y.dtype))
+    one, beta = NUMBERS[kind](1), NUMBERS[kind](add and not apart)
+    check(cublas().cublasGemmStridedBatchedEx(
+        handle(cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr)[0], int(bt), int(at), n, m, k,
+        ctypes.addressof(one), address(b), KINDS[given], ldb, step_b, address(a), KINDS[given], lda, step_a,
+        ctypes.addressof(beta), address(c), KINDS[kind], ldc, step_c, len(c), compute, DEFAULT))
+    if apart:
+        c = c.reshape(y.shape)
+        y[...] = y + c if add else c
+    return y
+
+
+def address(x: Any) -> int:
+    """Where it begins in the GPU's memory."""
+    return int(x.data.ptr)
+
+
+def laid_out(x: Array) -> tuple[Array, bool, int, int]:
+    """x (..., r, c)  ->  x (batch, r, c), a copy where no other will do; whether its columns, not its rows, are runs of
+    memory; the elements from one of these runs to the next, and from one matrix to the next."""
+    r, c = x.shape[-2:]
+    x = x.reshape(-1, r, c)
+    step, by_row, by_column = (s // x.itemsize for s in x.strides)
+    if (by_column == 1 or c == 1) and (by_row >= c or r == 1):
+        return x, False, by_row if r > 1 else c, step
+    if (by_row == 1 or r == 1) and (by_column >= r or c == 1):
+        return x, True, by_column if c > 1 else r, step
+    x = get_xp(x).ascontiguousarray(x)
+    return x, False, c, r * c
+
