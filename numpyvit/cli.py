@@ -90,6 +90,8 @@ def make_parser() -> Parser:
     add_data(p)
     p.add_argument("--workers", type=count, metavar="N", help="threads (default: the cores); changes no result")
     add_device(p)
+    p.add_argument("--precision", type=text, metavar="NAME", default="float32",
+                   help="of a GPU's products: float32 (default), tf32, or float16, with float32 for the sums and all else")
     p.add_argument("--out", type=path, metavar="DIR", help="the run's folder (default runs/DATA-PRESET-DATE-TIME)")
     p.add_argument("--resume", type=path, metavar="DIR", help="go on with the run in DIR")
     p.add_argument("--quiet", action="store_true", help="print nothing but errors")

@@ -30,7 +30,8 @@ def train(args: argparse.Namespace) -> None:
         if given:
             raise UserError(f"{given[0]} cannot be given with --resume: the run's config.json decides it")
         folder = args.resume
-        run = Run.resume(folder, *load_as(read_config(folder)[0], args, say, not args.quiet), say, args.device)
+        run = Run.resume(folder, *load_as(read_config(folder)[0], args, say, not args.quiet), say, args.device,
+                         args.precision)
         say(f"resuming {folder} at step {run.step} of {run.steps}")
     else:
         config, (train_set, test_set) = make_config(args, say)
@@ -39,7 +40,7 @@ def train(args: argparse.Namespace) -> None:
         if Path(config.data).is_dir() and folder.resolve().is_relative_to(config.data):
             raise UserError(f"{folder} lies in the folder of the pictures, where it would be read as one of them: choose "
                             "another --out")
-        run = Run.start(config, folder, train_set, test_set, args.device)
+        run = Run.start(config, folder, train_set, test_set, args.device, args.precision)
         say(f"{name}: {len(run.train_set):,} training and {len(test_set):,} test images; a ViT of "
             f"{run.model.count():,} weights; {folder}")
     try:

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -48,6 +50,22 @@ def to(x: Array, device: str) -> Array:
 def to_host(x: Array) -> Array:
     """x as a NumPy array; from a GPU a copy, when all is done that was asked of it before."""
     return x if on_host(x) else x.get()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def stream(device: str) -> Iterator[None]:
+    """A GPU does what it is asked within this in order, and in an order of its own, which can be captured as a graph; it
+    begins when what was asked before is done, and at the end all is done."""
+    xp = module_of(device)
+    if xp is np:
+        yield
+        return
+    xp.cuda.get_current_stream().synchronize()
+    with xp.cuda.Stream(non_blocking=True) as own:
+        try:
+            yield
+        finally:
+            own.synchronize()
 
 
 def free_memory(device: str) -> float:

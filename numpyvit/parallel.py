@@ -91,7 +91,7 @@ class Workers:
         where all of them are to be, the batch is one micro-batch, and the loss an array of no dimension, as yet unread.
         """
         if not on_host(params.flat):
-            return self.piece(params, images, labels, step, 0, len(images), params.zeros_like(), all_patches)
+            return self.piece(params, images, labels, self.draws(step, 0), len(images), params.zeros_like(), all_patches)
         B, labels = len(images), np.asarray(labels)
         if len(labels) != B:
             raise UserError(f"{B} images came with {len(labels)} labels")
@@ -102,19 +102,24 @@ class Workers:
         def run(i: int) -> None:
             part = slice(i * size, (i + 1) * size)
             with np.errstate(over="ignore", invalid="ignore"):           # the trainer looks at the loss and the norm
-                loss, grads = self.piece(params, images[part], labels[part], step, i, B, tree.buffer(params), all_patches)
+                loss, grads = self.piece(params, images[part], labels[part], self.draws(step, i), B, tree.buffer(params),
+                                         all_patches)
                 tree.add(i, float(loss), grads)
 
         self.each(run, range(pieces))
         return tree.root
 
-    def piece(self, params: Buffer, images: Array, labels: Array, step: int, i: int, count: int, grads: Buffer,
-              all_patches: bool) -> tuple[Any, Buffer]:
-        """Micro-batch i of a batch of `count` images: its share in their mean loss, and grads, with its gradients added."""
-        rng = np.random.default_rng((self.seed, DROPOUT, step, i))
+    def draws(self, step: int, i: int) -> np.random.Generator:
+        """What micro-batch i of a step draws dropout's masks from."""
+        return np.random.default_rng((self.seed, DROPOUT, step, i))
+
+    def piece(self, params: Buffer, images: Array, labels: Array, rng: Any, count: int, grads: Buffer,
+              all_patches: bool = False, dloss: Any = None) -> tuple[Any, Buffer]:
+        """A micro-batch of a batch of `count` images: its share in their mean loss, and grads, with its gradients added.
+        dloss: what the gradients are to be multiplied by."""
         logits, cache = self.model.forward(params, images, rng, all_patches=all_patches)
         loss, dlogits = self.loss(logits, labels, count=max(count, 1))
-        self.model.backward(dlogits, cache, grads)
+        self.model.backward(dlogits if dloss is None else dlogits * dloss, cache, grads)
         return loss, grads
 
     def predict(self, params: Buffer, data: Dataset | Array) -> Array:

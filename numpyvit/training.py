@@ -2,12 +2,10 @@
 
 import dataclasses
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,16 @@ from .backend import Array, get_xp
 from .checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint, save_checkpoint
 from .classifier import Classifier
 from .data import Dataset
-from .device import free_memory, number, to, to_host
-from .errors import UserError
+from .device import free_memory, module_of, number, stream, to, to_host
+from .errors import UserError, check_choice
+from .graph import GraphStep
+from .kernels.products import PRECISIONS
+from .kernels.products import precision as products_in
+from .kernels.scaling import LossScale
 from .losses import accuracy, cross_entropy, cross_entropy_forward
+from .machine import ctrl_c
 from .parallel import Workers, ahead, micro_batch_size
-from .recipes import OPTIMIZERS, Recipe, TrainConfig
+from .recipes import OPTIMIZERS, TrainConfig, augmentation, mixing
 from .runs import (
     MODEL,
     add_row,
@@ -47,8 +50,12 @@ LOOK_EVERY = 1.0                                      # seconds between two look
 class Run:
     """One training: `Run.start(config, folder, train, test)` or `Run.resume(folder, train, test)`, then `run.train()`."""
 
-    def __init__(self, config: TrainConfig, folder: Path, train: Dataset, test: Dataset, device: str = "cpu") -> None:
-        self.folder, self.test, self.device = folder, test, device
+    def __init__(self, config: TrainConfig, folder: Path, train: Dataset, test: Dataset, device: str = "cpu",
+                 precision: str = "float32") -> None:
+        self.folder, self.test, self.device, self.precision = folder, test, device, precision
+        if precision != "float32" and device == "cpu":
+            raise UserError(f"--precision {precision} is for GPUs: add --device cuda, or leave it at float32")
+        check_choice("--precision", precision, PRECISIONS)
         self.train_set, self.val_set = train, None
         if config.val:
             self.train_set, self.val_set = datasets.hold_out(train, config.val, config.seed)
@@ -60,6 +67,7 @@ class Run:
         self.config, self.model = config, ViT(config.model)
         self.params = self.model.init(config.seed).to(device)
         self.optimizer = OPTIMIZERS[r.optimizer](self.params, (0.9, r.beta2), weight_decay=r.weight_decay, average=r.average)
+        self.scale = LossScale(module_of(device)) if precision == "float16" else None
         self.kept = self.optimizer.average            # the weights to evaluate and to keep
         self.epoch_steps = datasets.steps_per_epoch(len(self.train_set), r.batch_size)
         self.steps = r.epochs * self.epoch_steps
@@ -73,22 +81,23 @@ class Run:
         self.metrics: str | None = None               # checksum of the rows when the checkpoint was made
 
     @classmethod
-    def start(cls, config: TrainConfig, folder: Path, train: Dataset, test: Dataset, device: str = "cpu") -> "Run":
+    def start(cls, config: TrainConfig, folder: Path, train: Dataset, test: Dataset, device: str = "cpu",
+              precision: str = "float32") -> "Run":
         """A new run in `folder`. Raises UserError where that holds a run already, or the device is not to be had."""
-        run = cls(config, folder, train, test, device)
+        run = cls(config, folder, train, test, device, precision)
         make_folder(folder, run.config, data_md5(train, test))
         run.save()
         return run
 
     @classmethod
-    def resume(cls, folder: Path, train: Dataset, test: Dataset, say: Callable[[str], None] = print, device: str = "cpu"
-               ) -> "Run":
+    def resume(cls, folder: Path, train: Dataset, test: Dataset, say: Callable[[str], None] = print, device: str = "cpu",
+               precision: str = "float32") -> "Run":
         """The run in `folder`, where its last whole checkpoint stands; rows of metrics after it are taken back.
 
         Raises UserError where the folder, its files and the data do not belong together.
         """
         config, md5, before = read_config(folder)
-        run = cls(config, folder, train, test, device)
+        run = cls(config, folder, train, test, device, precision)
         if md5 != data_md5(train, test):
             raise UserError(f"{folder} was trained on another version of {config.data} than the one found now")
         for name, version in versions().items():
@@ -127,6 +136,8 @@ class Run:
             self.seconds, best = float(note["seconds"]), note["best"]
             self.best = None if best is None else (float(best[0]), float(best[1]))
             self.stale, self.metrics = int(note.get("stale", 0)), note.get("metrics")    # version 0.2.0 had neither
+            if self.scale:
+                self.scale.load(note.get("loss_scale"))
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise UserError(f"the checkpoint in {self.folder} does not belong to its config.json: {error}") from None
         self.params.flat[...] = get_xp(self.params.flat).asarray(weights)
@@ -141,19 +152,22 @@ class Run:
 
         c, r = self.config, self.config.recipe
         loss_function = partial(cross_entropy, smoothing=r.smoothing)
+        in_precision = nullcontext() if self.device == "cpu" else products_in(self.precision)
         hidden = None if bar and sys.stderr else True                    # None: where stderr is no terminal
         with (locked(self.folder), ctrl_c() as stop,
               Workers(self.model, loss_function, c.seed, workers, c.micro_batch) as threads,
               np.errstate(over="ignore", invalid="ignore"),              # what is not finite is looked for below
+              stream(self.device), in_precision,
               tqdm(total=self.steps, initial=self.step, unit="step", disable=hidden, leave=False) as shown):
             began = mark = time.perf_counter()
             seconds_before = self.seconds
             saved, save_seconds, looked = began, 0.0, 0.0
+            take = (self.host_step(threads) if self.device == "cpu" else
+                    GraphStep(threads, self.params, self.optimizer, r.clip, scale=self.scale))
             for images, labels in self.batches() if not self.finished else ():
                 whole = self.step >= (1 - r.whole) * self.steps
-                loss, grads = threads.loss_and_grad(self.params, images, labels, self.step, all_patches=whole)
+                loss, norm = take(images, labels, self.step, self.rate(self.step), whole)
                 self.watch(loss, "loss")
-                norm = self.optimizer.step(self.params, grads, self.rate(self.step), r.clip, threads.each)
                 self.watch(norm, "gradients' norm")
                 self.step += 1
                 self.loss_sum = self.loss_sum + loss * len(labels)
@@ -179,6 +193,14 @@ class Run:
                 if stopping:
                     raise KeyboardInterrupt
                 mark = time.perf_counter()
+
+    def host_step(self, threads: Workers) -> Callable[..., tuple[Any, Any]]:
+        """As a GraphStep, over threads."""
+        def take(images: Array, labels: Array, step: int, lr: float, all_patches: bool) -> tuple[Any, Any]:
+            loss, grads = threads.loss_and_grad(self.params, images, labels, step, all_patches=all_patches)
+            self.watch(loss, "loss")
+            return loss, self.optimizer.step(self.params, grads, lr, self.config.recipe.clip, threads.each)
+        return take
 
     def batches(self) -> Iterator[tuple[Array, Array]]:
         """Those that are left. A GPU gets the whole data set once, if it has the room, and makes them itself."""
@@ -256,51 +278,13 @@ class Run:
         note = {"config": self.config.to_dict(), "step": self.step, "loss_sum": self.loss_sum,
                 "train_seconds": self.train_seconds, "seconds": self.seconds, "best": self.best, "stale": self.stale,
                 "metrics": metrics_sha256(self.folder), "classes": self.train_set.classes}
+        if self.scale:
+            note["loss_scale"] = self.scale.state()
         save_checkpoint(self.folder, note, {"weights": to_host(self.params.flat), **self.optimizer.state()})
         self.saved_step = self.step
-
-
-def augmentation(r: Recipe) -> datasets.Augment | None:
-    """What the recipe does to the training images."""
-    steps = [datasets.flip()] if r.flip else []
-    if r.turn or r.scale or r.shear or r.shift % 1:
-        steps.append(datasets.affine(r.turn, r.scale, r.shift, r.shear))
-    elif r.shift:
-        steps.append(datasets.shift(int(r.shift)))
-    if r.randaugment:
-        steps.append(datasets.randaugment(r.randaugment, r.magnitude))
-    if r.erase:
-        steps.append(datasets.erase(r.erase))
-    return datasets.compose(*steps) if steps else None
-
-
-def mixing(r: Recipe) -> datasets.Mix | None:
-    """How the recipe mixes images and labels."""
-    mixes = [kind(alpha) for kind, alpha in ((datasets.mixup, r.mixup), (datasets.cutmix, r.cutmix)) if alpha]
-    return datasets.one_of(*mixes) if mixes else None
 
 
 def evaluate(threads: Workers, params: Any, data: Dataset) -> tuple[float, float]:
     """(mean loss without smoothing, accuracy) on a data set."""
     logits = threads.predict(params, data)
     return float(cross_entropy_forward(logits, data.labels)[0]), accuracy(logits, data.labels)
-
-
-@contextmanager
-def ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts as ever."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():        # only the main thread may handle signals
-        yield event
-        return
-
-    def handler(*_: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    old = signal.signal(signal.SIGINT, handler)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, old)

@@ -115,6 +115,38 @@ def test_out_of_memory_is_one_line(cupy, tmp_path, capsys, monkeypatch):
     def full(*args, **options):
         raise OutOfMemoryError("Out of memory allocating 1,024 bytes")
 
-    monkeypatch.setattr(cupy, "exp", full)
+    monkeypatch.setattr(cupy, "empty", full)
     assert main(["train", "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet", "--device", "cuda"]) == 2
     assert "--batch-size (on a GPU)" in capsys.readouterr().err
+
+
+def test_a_run_in_float16_scales_its_loss_and_resumes(cupy, sets, tmp_path, monkeypatch):
+    """The same bits, whether it was stopped or not: the scale of the loss is in the checkpoint."""
+    def start(name):
+        return Run.start(CONFIG, tmp_path / name, *sets, "cuda", "float16")
+
+    whole, part = start("whole"), start("part")
+    assert whole.scale.value.get() == 2**16
+    whole.scale.load([2.0**10, 5.0])
+    part.scale.load([2.0**10, 5.0])
+    whole.train(workers=1, say=quiet)
+    part.steps = part.epoch_steps
+    part.train(workers=1, say=quiet)
+    again = Run.resume(tmp_path / "part", *sets, quiet, "cuda", "float16")
+    assert again.scale.state() == [2.0**10, 5.0 + again.epoch_steps]
+    again.train(workers=1, say=quiet)
+    wanted = figures(whole.folder)
+    np.testing.assert_allclose(figures(tmp_path / "part"), wanted, rtol=1e-5)     # a graph's first step is none
+    here = figures(run(tmp_path / "cpu", sets, "cpu").folder)
+    np.testing.assert_allclose(wanted, here, rtol=0.05)
+    assert wanted != here
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (["--precision", "tf32"], "--precision tf32 is for GPUs"),
+    (["--precision", "float8", "--device", "cuda"], "float8"),
+])
+def test_a_precision_that_is_not_to_be_had_is_one_line(cupy, tmp_path, capsys, options, says):
+    assert main(["train", "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet", *options]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -28,9 +28,9 @@ from numpyvit.checkpoint import KIND, load_npz, save_npz
 from numpyvit.data.dataset import make_dataset
 from numpyvit.disk import held
 from numpyvit.parallel import micro_batch_size
-from numpyvit.recipes import Recipe, TrainConfig
+from numpyvit.recipes import Recipe, TrainConfig, augmentation, mixing
 from numpyvit.runs import best_row, locked, read_metrics
-from numpyvit.training import Run, augmentation, evaluate, mixing
+from numpyvit.training import Run, evaluate
 
 CONFIG = TrainConfig(
     "digits", ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1),

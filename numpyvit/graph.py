@@ -1,0 +1,110 @@
+"""A training step on a GPU, whole: forward, backward, clipping and update, as one CUDA graph.
+
+A step of a tiny model is some hundreds of kernels of a few microseconds each, and Python takes longer to ask for them than
+the GPU to run them. So they are asked for once, while the GPU takes down what it is asked; after that a step is one launch.
+What the kernels read and write then lies where it lay: what is new in a step is copied to its place before.
+"""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from .backend import Array, get_xp
+from .kernels.scaling import LossScale
+from .optim import AdamW, clip_factor, grad_norm, one_by_one
+from .parallel import Workers
+from .params import Buffer
+
+
+class Tape:
+    """Stands in for a random generator: its numbers lie on the GPU, in places that stay."""
+
+    def __init__(self, rng: np.random.Generator, xp: Any) -> None:
+        self.rng, self.xp, self.at = rng, xp, -1
+        self.places: list[Any] = []
+
+    def integers(self, low: int, high: int, size: int | tuple[int, ...], dtype: Any, endpoint: bool = False) -> Array:
+        """As the generator's; or, after rewind, the next place."""
+        if self.at < 0:
+            self.places.append(self.xp.asarray(self.rng.integers(low, high, size, dtype, endpoint=endpoint)))
+            return self.places[-1]
+        self.at += 1
+        return self.places[self.at - 1]
+
+    def rewind(self) -> "Tape":
+        self.at = 0
+        return self
+
+    def fill(self, rng: np.random.Generator) -> None:
+        """All places anew, by another generator, in the same order."""
+        for place in self.places:
+            place.set(rng.integers(0, 2**64, place.shape, place.dtype))
+
+
+class GraphStep:
+    """step(images, labels, index, lr) trains `params` on a batch, on the GPU where they are, on the current stream.
+
+    clip: the gradients' largest norm. capture: as a graph; else kernel by kernel. scale: of the loss, for float16. The first
+    step of a kind (shape of the batch, with all patches or not) runs kernel by kernel, and the second one is taken down.
+    """
+
+    def __init__(self, workers: Workers, params: Buffer, optimizer: AdamW, clip: float | None = None, capture: bool = True,
+                 scale: LossScale | None = None) -> None:
+        self.workers, self.params, self.optimizer, self.clip, self.scale = workers, params, optimizer, clip, scale
+        self.capture = capture
+        self.xp: Any = get_xp(params.flat)
+        self.tapes: dict[Any, Tape] = {}
+        self.graphs: dict[Any, tuple[Any, Sequence[Array], Sequence[Array]]] = {}
+        self.pool = self.xp.cuda.MemoryPool()                            # the graphs' memory is nobody else's
+
+    def __call__(self, images: Array, labels: Array, index: int, lr: float, all_patches: bool = False
+                 ) -> tuple[Array, Array]:
+        """images (B, H, W, C), labels (B,) or (B, K), the number of the step, its rate  ->  loss, the gradients' norm before
+        clipping: arrays of no dimension, for which nothing has waited."""
+        rng, inputs = self.workers.draws(index, 0), (images, labels, self.optimizer.numbers(lr, self.params.flat))
+        if not self.capture:
+            return self.work(inputs, rng, all_patches)
+        kind = images.shape, labels.shape, labels.dtype.char, all_patches
+        if kind not in self.tapes:
+            self.tapes[kind] = Tape(rng, self.xp)
+            return self.work(inputs, self.tapes[kind], all_patches)
+        tape = self.tapes[kind]
+        if kind not in self.graphs and not self.record(kind, inputs, tape, all_patches):
+            return self.work(inputs, rng, all_patches)
+        graph, places, (loss, norm) = self.graphs[kind]
+        for place, new in zip(places, inputs, strict=True):
+            place[...] = new
+        tape.fill(rng)
+        graph.launch()
+        return loss.copy(), norm.copy()
+
+    def work(self, inputs: Sequence[Any], rng: Any, all_patches: bool) -> tuple[Array, Array]:
+        """The step itself."""
+        images, labels, numbers = inputs
+        loss, grads = self.workers.piece(self.params, images, labels, rng, len(images), self.params.zeros_like(),
+                                         all_patches, self.scale and self.scale.value)
+        if self.scale:
+            self.scale.unscale(grads)
+        norm = grad_norm(grads)
+        self.optimizer.update(self.params, grads, numbers, clip_factor(norm, self.clip), one_by_one)
+        return loss, norm
+
+    def record(self, kind: Any, inputs: Sequence[Any], tape: Tape, all_patches: bool) -> bool:
+        """Take the step down, without doing it. Where that fails, warn, and go on without."""
+        cuda = self.xp.cuda
+        places, stream = [self.xp.empty_like(a) for a in inputs], cuda.get_current_stream()
+        stream.begin_capture()
+        try:
+            with cuda.using_allocator(self.pool.malloc):
+                outputs = self.work(places, tape.rewind(), all_patches)
+            self.graphs[kind] = stream.end_capture(), places, outputs
+        except Exception as error:
+            with suppress(Exception):                                    # what broke it is said below
+                stream.end_capture()
+            self.capture = False
+            warnings.warn(f"the training step cannot be captured as a CUDA graph, and goes on kernel by kernel: {error}",
+                          RuntimeWarning, stacklevel=3)
+        return self.capture

@@ -1,0 +1,168 @@
+"""A training step as a CUDA graph, on the stand-in: it notes what is asked while a stream is captured, and does it later."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from standin import strict
+
+from numpyvit import AdamW, Muon, ViT, ViTConfig, Workers, kernels
+from numpyvit.device import number, stream, to, to_host
+from numpyvit.graph import GraphStep, Tape
+from numpyvit.kernels.products import precision
+from numpyvit.kernels.scaling import LossScale
+from numpyvit.testing import normal, seeds, vit_configs
+
+CONFIG = ViTConfig(8, 4, 1, 5, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, attention_dropout=0.1, drop_path=0.1,
+                   patch_dropout=0.3)
+
+
+@pytest.fixture(scope="module")
+def cupy():
+    with strict.installed() as module:
+        yield module
+
+
+def batch(config, B, seed):
+    x = normal((B, *config.image, config.channels), seed, np.float32)
+    return to(x, "cuda"), to(np.random.default_rng(seed).integers(0, config.classes, B), "cuda")
+
+
+def trained(config, seed, capture, optimizer=AdamW, sizes=(3,) * 5, whole=()):
+    """The weights after steps on batches of these sizes, and the losses and norms."""
+    model = ViT(config)
+    params = model.init(seed).to("cuda")
+    with stream("cuda"):
+        step = GraphStep(Workers(model, seed=seed), params, optimizer(params, average=0.9), 1.0, capture)
+        shown = [[number(x) for x in step(*batch(config, B, seed + i), i, 1e-2 / (i + 1), i in whole)]
+                 for i, B in enumerate(sizes)]
+    return to_host(params.flat), shown, step
+
+
+@given(vit_configs(dropout=True), st.sampled_from([AdamW, Muon]), seeds)
+@settings(max_examples=25)
+def test_a_graph_does_what_the_kernels_do_to_the_bit(cupy, config, optimizer, seed):
+    one, shown, step = trained(config, seed, True, optimizer)
+    assert len(step.graphs) == 1
+    other, again, step = trained(config, seed, False, optimizer)
+    assert not step.graphs
+    assert np.array_equal(one, other)
+    assert shown == again
+
+
+def test_batches_of_several_kinds_have_a_graph_each(cupy):
+    kinds = {"sizes": (3, 3, 3, 2, 3, 3, 3, 2, 3, 3), "whole": (5, 6, 9)}
+    one, shown, step = trained(CONFIG, 0, True, **kinds)
+    assert len(step.graphs) == 3
+    other, again, _ = trained(CONFIG, 0, False, **kinds)
+    assert np.array_equal(one, other)
+    assert shown == again
+
+
+def test_each_step_draws_masks_of_its_own_and_has_its_own_rate(cupy):
+    model = ViT(dataclasses.replace(CONFIG, dropout=0.5))
+    x, labels = batch(CONFIG, 4, 0)
+    params = model.init(0)
+    params.flat += normal(params.flat.shape, 0, np.float32) / 4          # the head is zero else
+    params = params.to("cuda")
+    with stream("cuda"):
+        step = GraphStep(Workers(model), params, AdamW(params))
+        losses = [number(step(x, labels, i, 0.0)[0]) for i in range(6)]
+        before = to_host(params.flat)
+        assert len(set(losses)) == 6
+        assert number(step(x, labels, 3, 0.0)[0]) == losses[3]
+        assert np.array_equal(to_host(params.flat), before)
+        step(x, labels, 3, 1.0)
+        assert abs(to_host(params.flat) - before).max() > 0.01
+
+
+def test_nothing_waits(cupy):
+    x, labels = batch(CONFIG, 4, 0)
+    model = ViT(CONFIG)
+    params = model.init(0).to("cuda")
+    with stream("cuda"):
+        step = GraphStep(Workers(model), params, AdamW(params), 1.0)
+        before = strict.reads
+        for i in range(4):
+            step(x, labels, i, 1e-3)
+        assert strict.reads == before
+
+
+def test_what_was_returned_stays(cupy):
+    x, labels = batch(CONFIG, 4, 0)
+    model = ViT(CONFIG)
+    params = model.init(0).to("cuda")
+    with stream("cuda"):
+        step = GraphStep(Workers(model), params, AdamW(params), 1.0)
+        shown = [step(x, labels, i, 1e-2) for i in range(5)]
+        assert len({number(loss) for loss, _ in shown}) == len({number(norm) for _, norm in shown}) == 5
+
+
+def test_what_cannot_be_captured_is_said_and_goes_on_without(cupy, monkeypatch):
+    """Without the kernels, products are CuPy's, which it refuses in a capture."""
+    monkeypatch.setattr(kernels, "TWINS", {})
+    with pytest.warns(RuntimeWarning, match=r"goes on kernel by kernel: .*cuBLAS"):
+        one, shown, step = trained(CONFIG, 0, True)
+    assert not step.capture
+    assert not step.graphs
+    other, again, _ = trained(CONFIG, 0, False)
+    assert np.array_equal(one, other)
+    assert shown == again
+
+
+def test_a_tape_gives_the_generators_numbers(cupy):
+    def draw(rng):
+        return [rng.integers(0, 2**64, size, np.uint64, endpoint=False) for size in (3, (2, 5))]
+
+    tape = Tape(np.random.default_rng(0), cupy)
+    for seed in (0, 1):
+        found = draw(tape)
+        for a, b in zip(found, draw(np.random.default_rng(seed)), strict=True):
+            assert np.array_equal(to_host(a), b)
+        tape.rewind().fill(np.random.default_rng(1))
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("float32", 0, 2e-6), ("tf32", 1e-5, 3e-3), ("float16", 1e-5, 3e-3)])
+def test_gradients_in_each_precision(cupy, name, low, high):
+    """Against float64, on the host: what is said of them in kernels/products.py. Stand-in: products rounded as there."""
+    config = ViTConfig(8, 2, 1, 5, width=32, depth=3, heads=2, mlp_width=64)
+    model, x, labels = ViT(config), normal((6, 8, 8, 1), 0, np.float32), np.arange(6) % 5
+    params = model.init(0)
+    params.flat += normal(params.flat.shape, 0, np.float32) / 10
+    exact = model.init(0, np.float64)
+    exact.flat[...] = params.flat
+    workers = Workers(model)
+    _, wanted = workers.piece(exact, x.astype("f8"), labels, None, 6, exact.zeros_like())
+    there, scale = params.to("cuda"), LossScale(cupy)
+    with stream("cuda"), precision(name):
+        _, found = workers.piece(there, to(x, "cuda"), to(labels, "cuda"), None, 6, there.zeros_like(), dloss=scale.value)
+        scale.unscale(found)
+    error = np.linalg.norm(to_host(found.flat) - wanted.flat) / np.linalg.norm(wanted.flat)
+    assert low <= error < high
+
+
+def test_loss_scaling_skips_what_overflows_and_grows_with_patience(cupy, monkeypatch):
+    monkeypatch.setattr(kernels.scaling, "PATIENCE", 3)
+    grads = ViT(CONFIG).init(0).to("cuda")
+    scale = LossScale(cupy)
+    before = strict.reads
+    values = []
+    for bad in (False, True, False, False, False, False):
+        g = grads.copy()
+        g.flat *= scale.value
+        if bad:
+            g.flat[7] = cupy.asarray(np.float32(np.inf))
+        scale.unscale(g)
+        values.append(scale.value.copy())
+        found = g.flat.copy()
+    assert strict.reads == before
+    assert [number(v) / 2**16 for v in values] == [1, 0.5, 0.5, 0.5, 1, 1]
+    np.testing.assert_allclose(to_host(found), to_host(grads.flat), rtol=1e-6)
+    g.flat[3] = cupy.asarray(np.float32(np.nan))
+    scale.unscale(g)
+    assert not to_host(g.flat).any()
+    other = LossScale(cupy)
+    other.load(scale.state())
+    assert other.state() == scale.state() == [2.0**15, 0]
