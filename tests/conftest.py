@@ -4,6 +4,10 @@ import socket
 
 import pytest
 from hypothesis import settings
+from standin import strict
+
+from numpyvit import UserError
+from numpyvit.device import module_of
 
 settings.register_profile("numpyvit", deadline=None, max_examples=25)
 settings.load_profile("numpyvit")
@@ -22,3 +26,24 @@ def no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", local)
         yield
+
+
+@pytest.fixture(scope="module", params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def cupy(request):
+    """CuPy, or what stands in for it."""
+    if request.param == "stand-in":
+        with strict.installed() as module:
+            yield module
+    else:
+        try:
+            yield module_of("cuda")
+        except UserError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture
+def standin(cupy):
+    """For tests of what only the stand-in can tell."""
+    if "standin" not in repr(cupy.zeros(0)):
+        pytest.skip("of the stand-in alone")
+    return cupy

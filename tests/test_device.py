@@ -27,12 +27,6 @@ from numpyvit.gradcheck.suite import layer_checks, model_checks
 from numpyvit.testing import normal, seeds, vit_configs
 
 
-@pytest.fixture(scope="module")
-def cupy():
-    with strict.installed() as module:
-        yield module
-
-
 def images_for(config, B, seed):
     x = normal((B, *config.image, config.channels), seed, np.float32)
     return x, np.random.default_rng(seed).integers(0, config.classes, B)

@@ -19,12 +19,6 @@ CONFIG = TrainConfig("digits", MODEL, RECIPE, micro_batch=32)
 
 
 @pytest.fixture(scope="module")
-def cupy():
-    with strict.installed() as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
 def sets():
     return tuple(s.take(np.arange(n)) for s, n in zip(data.load("digits"), (320, 100), strict=True))
 
@@ -79,7 +73,7 @@ def test_nothing_in_the_loop_waits(cupy, sets, tmp_path, monkeypatch):
     assert counts[0] == counts[1]
 
 
-def test_a_data_set_that_does_not_fit_goes_there_batch_by_batch(cupy, sets, tmp_path, monkeypatch):
+def test_a_data_set_that_does_not_fit_goes_there_batch_by_batch(standin, sets, tmp_path, monkeypatch):
     wanted = figures(run(tmp_path / "fits", sets, "cuda").folder)
     monkeypatch.setattr(strict.Device, "free", 1000)
     assert figures(run(tmp_path / "does not", sets, "cuda").folder) == wanted
@@ -97,7 +91,7 @@ def test_a_run_that_diverges_stops_and_saves_nothing_of_it(cupy, sets, tmp_path)
     assert np.isfinite(again.params.flat).all()
 
 
-def test_the_command_takes_a_device(cupy, tmp_path, capsys):
+def test_the_command_takes_a_device(standin, tmp_path, capsys):
     args = ["train", "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet", "--device", "cuda"]
     assert main(args) == 0
     assert main(["evaluate", str(tmp_path / "run"), "--device", "cuda"]) == 0
@@ -108,14 +102,14 @@ def test_the_command_takes_a_device(cupy, tmp_path, capsys):
     assert "there is no GPU 1" in capsys.readouterr().err
 
 
-def test_out_of_memory_is_one_line(cupy, tmp_path, capsys, monkeypatch):
+def test_out_of_memory_is_one_line(standin, tmp_path, capsys, monkeypatch):
     class OutOfMemoryError(MemoryError):
         pass
 
     def full(*args, **options):
         raise OutOfMemoryError("Out of memory allocating 1,024 bytes")
 
-    monkeypatch.setattr(cupy, "empty", full)
+    monkeypatch.setattr(standin, "empty", full)
     assert main(["train", "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet", "--device", "cuda"]) == 2
     assert "--batch-size (on a GPU)" in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """A training step as a CUDA graph, on the stand-in: it notes what is asked while a stream is captured, and does it later."""
 
 import dataclasses
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standin import strict
 
-from numpyvit import AdamW, Muon, ViT, ViTConfig, Workers, kernels
+from numpyvit import AdamW, Muon, ViT, ViTConfig, Workers, data, kernels, presets
 from numpyvit.device import number, stream, to, to_host
 from numpyvit.graph import GraphStep, Tape
 from numpyvit.kernels.products import precision
@@ -17,12 +18,6 @@ from numpyvit.testing import normal, seeds, vit_configs
 
 CONFIG = ViTConfig(8, 4, 1, 5, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, attention_dropout=0.1, drop_path=0.1,
                    patch_dropout=0.3)
-
-
-@pytest.fixture(scope="module")
-def cupy():
-    with strict.installed() as module:
-        yield module
 
 
 def batch(config, B, seed):
@@ -50,6 +45,29 @@ def test_a_graph_does_what_the_kernels_do_to_the_bit(cupy, config, optimizer, se
     assert not step.graphs
     assert np.array_equal(one, other)
     assert shown == again
+
+
+def test_fifty_steps_are_those_of_the_host(cupy):
+    """The digits' training curve, and the outputs and gradients of the first step, within what float32 leaves open."""
+    train, _ = data.digits()
+    model = ViT(dataclasses.replace(presets["digits"], width=32, depth=2))
+    here = model.init(0)
+    here.flat += normal(here.flat.shape, 0, np.float32) / 50             # the head is zero else, and most gradients
+    there = here.to("cuda")
+    mine, theirs = AdamW(here), AdamW(there)
+    with Workers(model) as workers, stream("cuda"):
+        step = GraphStep(workers, there, theirs, 1.0)
+        for i, (x, labels) in enumerate(islice(data.batches(train, 32, 2, seed=0), 50)):
+            loss, grads = workers.loss_and_grad(here, x, labels, i)
+            if i == 0:
+                logits, gradients = (workers.predict(p, x) for p in (here, there)), workers.loss_and_grad(
+                    there, to(x, "cuda"), to(labels, "cuda"), i)[1]
+                for found, wanted in (tuple(logits), (to_host(gradients.flat), grads.flat)):
+                    assert np.linalg.norm(found - wanted) < 1e-5 * np.linalg.norm(wanted)
+            mine.step(here, grads, 3e-3, 1.0)
+            found = number(step(to(x, "cuda"), to(labels, "cuda"), i, 3e-3)[0])
+            assert found == pytest.approx(loss, rel=2e-4)
+    assert loss < 1.5
 
 
 def test_batches_of_several_kinds_have_a_graph_each(cupy):

@@ -11,23 +11,18 @@ from hypothesis import strategies as st
 from standin import blas, compiled, strict
 
 from numpyvit import kernels, losses, muon, optim
-from numpyvit.backend import fused
+from numpyvit.backend import fused, get_xp
 from numpyvit.device import to, to_host
 from numpyvit.errors import UserError
+from numpyvit.graph import Tape
 from numpyvit.kernels import TWINS, launch, products
-from numpyvit.layers import few_queries, gelu, keys_first, layernorm, linear, patch_dropout, softmax
+from numpyvit.layers import dropout, few_queries, gelu, keys_first, layernorm, linear, patch_dropout, softmax
 from numpyvit.layers.dropout import draw_mask
 from numpyvit.testing import assert_gradients, normal, seeds
 
-PAGES = layernorm, gelu, softmax, losses, keys_first, optim, muon, linear, few_queries, patch_dropout
+PAGES = dropout, layernorm, gelu, softmax, losses, keys_first, optim, muon, linear, few_queries, patch_dropout
 READABLE = {name: getattr(page, name) for page in PAGES for name in TWINS if hasattr(page, name)}
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-
-
-@pytest.fixture(scope="module")
-def cupy():
-    with strict.installed() as module:
-        yield module
 
 
 def there(*arrays):
@@ -166,6 +161,22 @@ def test_choose_patches(cupy, B, n, patches, high, seed):
     assert found.dtype == np.int64
 
 
+@given(st.integers(0, 3), st.integers(1, 6), st.integers(1, 40), st.sampled_from([0.0, 0.3]), st.sampled_from([0.0, 0.4]),
+       st.sampled_from([1, 2, None]), st.booleans(), dtypes, seeds)
+@settings(max_examples=40)
+def test_add_branch(cupy, B, N, D, p, path, rows, draws, dtype, seed):
+    """The same masks, whether they are drawn on the host or lie on the GPU."""
+    x, a, dy = (normal((B, N, D), seed + i, dtype)[:, :rows] for i in range(3))
+    rng = np.random.default_rng(seed) if draws else None
+    y, cache = dropout.add_branch_forward(x, a, p, path, rng, (B, N, D))
+    da = dropout.add_branch_backward(dy, cache)
+    tape = Tape(np.random.default_rng(seed), cupy) if draws else None
+    for rng in [np.random.default_rng(seed) if draws else None, tape]:
+        y2, cache2 = TWINS["add_branch_forward"](*there(x, a), p, path, rng, (B, N, D))
+        assert_agree(y2, y, dtype)
+        assert_agree(TWINS["add_branch_backward"](*there(dy), cache2), da, dtype)
+
+
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), dtypes, seeds)
 @settings(max_examples=15)
 def test_orthogonal(cupy, n, I, O, dtype, seed):
@@ -180,16 +191,17 @@ layouts = st.sampled_from(["rows", "columns", "part", "heads", "steps", "same"])
 def lay(x, layout):
     """x, in another place, with other strides: its columns, or a part of something larger, or with gaps, or of one row."""
     *lead, r, c = x.shape
+    xp = get_xp(x)
     if layout == "columns":
-        y = np.empty((*lead, c, r), x.dtype).swapaxes(-1, -2)
+        y = xp.empty((*lead, c, r), x.dtype).swapaxes(-1, -2)
     elif layout == "part":
-        y = np.empty((*lead, r, c + 3), x.dtype)[..., 1:1 + c]
+        y = xp.empty((*lead, r, c + 3), x.dtype)[..., 1:1 + c]
     elif layout == "heads" and lead:
-        y = np.empty((*lead[:-1], r, lead[-1], c), x.dtype).swapaxes(-2, -3)
+        y = xp.empty((*lead[:-1], r, lead[-1], c), x.dtype).swapaxes(-2, -3)
     elif layout == "steps":
-        y = np.empty((*lead, 2 * r, 2 * c), x.dtype)[..., ::2, ::2]
+        y = xp.empty((*lead, 2 * r, 2 * c), x.dtype)[..., ::2, ::2]
     else:
-        y = np.empty_like(x)
+        y = xp.empty_like(x)
     y[...] = x
     return y
 
@@ -200,8 +212,8 @@ def lay(x, layout):
 def test_products_of_any_layout(cupy, lead, m, k, n, of_a, of_b, of_out, add, dtype, seed):
     a, b, y = (normal((*lead, *s), seed + i, dtype) for i, s in enumerate([(m, k), (k, n), (m, n)]))
     wanted = a @ b + (y if add else 0)
-    out = strict.ndarray(lay(y, of_out))
-    found = products.matmul(strict.ndarray(lay(a, of_a)), strict.ndarray(lay(b, of_b)), out, add)
+    a2, b2, out = (lay(x, layout) for x, layout in zip(there(a, b, y), (of_a, of_b, of_out), strict=True))
+    found = products.matmul(a2, b2, out, add)
     assert found is out
     assert_agree(out, wanted, dtype)
     assert_agree(products.matmul(*there(a, b)), a @ b, dtype)
@@ -311,7 +323,7 @@ extern "C" __global__ void turn(const T* x, T* y, long long n) {
 """
 
 
-def test_the_host_sees_a_missing_barrier_and_one_that_not_all_reach(cupy):
+def test_the_host_sees_a_missing_barrier_and_one_that_not_all_reach(standin):
     x, y = there(np.arange(64.0), np.zeros(64))
 
     def turn(barrier):
@@ -328,7 +340,7 @@ def test_the_host_sees_a_missing_barrier_and_one_that_not_all_reach(cupy):
     lambda x: (x.astype(np.float32), x, np.int64(3)), lambda x: (x, x, np.int32(3)), lambda x: (x, x, 3),
     lambda x: (x[::2], x, np.int64(3)), lambda x: (np.ones(64), x, np.int64(3)), lambda x: (x, x),
 ])
-def test_the_host_refuses_what_cuda_would_take_in_silence(cupy, args):
+def test_the_host_refuses_what_cuda_would_take_in_silence(standin, args):
     if compiled.CXX is None:
         pytest.skip("g++ is not here")
     x, = there(np.arange(64.0))

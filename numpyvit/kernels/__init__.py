@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .attention import keys_first_backward, keys_first_forward
+from .dropout import add_branch_backward, add_branch_forward
 from .few_queries import few_queries_backward, few_queries_forward
 from .gelu import gelu_tanh_backward, gelu_tanh_forward
 from .layernorm import layernorm_backward, layernorm_forward
@@ -19,6 +20,7 @@ from .patch_dropout import choose_patches
 from .softmax import softmax_backward, softmax_forward
 
 TWINS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (
-    adamw_update, choose_patches, cross_entropy_backward, cross_entropy_forward, few_queries_backward, few_queries_forward,
-    gelu_tanh_backward, gelu_tanh_forward, keys_first_backward, keys_first_forward, layernorm_backward, layernorm_forward,
-    linear_backward, linear_forward, orthogonal, softmax_backward, softmax_forward)}
+    adamw_update, add_branch_backward, add_branch_forward, choose_patches, cross_entropy_backward, cross_entropy_forward,
+    few_queries_backward, few_queries_forward, gelu_tanh_backward, gelu_tanh_forward, keys_first_backward,
+    keys_first_forward, layernorm_backward, layernorm_forward, linear_backward, linear_forward, orthogonal,
+    softmax_backward, softmax_forward)}

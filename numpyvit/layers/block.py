@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, fused
 from ..params import Buffer
 from .attention import Attention
-from .dropout import drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
+from .dropout import add_branch_backward, add_branch_forward
 from .layernorm import LayerNorm
 from .mlp import MLP
 
@@ -36,29 +36,23 @@ class Block:
         tokens' places, for rotary.py, or None."""
         a, c1 = self.norm1.forward(params, x)
         a, c2 = self.attention.forward(params, a, rng, rows, taps, turn) # (B, rows, D), of all N keys and values
-        a, c3 = dropout_forward(a, self.dropout, rng, x.shape)
-        a, c4 = drop_path_forward(a, self.drop_path, rng)
-        z = x[:, :rows] + a                                              # rows=None: all of them
+        z, c3 = fused(add_branch_forward, x)(x[:, :rows], a, self.dropout, self.drop_path, rng, x.shape)     # None: all rows
 
-        a, c5 = self.norm2.forward(params, z)
-        a, c6 = self.mlp.forward(params, a)
-        a, c7 = dropout_forward(a, self.dropout, rng, x.shape)
-        a, c8 = drop_path_forward(a, self.drop_path, rng)
-        y = z + a
+        a, c4 = self.norm2.forward(params, z)
+        a, c5 = self.mlp.forward(params, a)
+        y, c6 = fused(add_branch_forward, x)(z, a, self.dropout, self.drop_path, rng, x.shape)
         if taps is not None:
             taps["output"] = y
-        return y, (c1, c2, c3, c4, c5, c6, c7, c8)
+        return y, (c1, c2, c3, c4, c5, c6)
 
     def backward(self, dy: Array, cache: tuple, grads: Buffer) -> Array:
         """dy (B, rows or N, D)  ->  dx (B, N, D); adds the weights' gradients into grads. Forward, read upwards."""
-        c1, c2, c3, c4, c5, c6, c7, c8 = cache
-        da = drop_path_backward(dy, c8)
-        da = dropout_backward(da, c7)
-        da = self.mlp.backward(da, c6, grads)
-        dz = dy + self.norm2.backward(da, c5, grads)                     # y = z + a: dy goes both ways
+        c1, c2, c3, c4, c5, c6 = cache
+        da = fused(add_branch_backward, dy)(dy, c6)
+        da = self.mlp.backward(da, c5, grads)
+        dz = dy + self.norm2.backward(da, c4, grads)                     # y = z + a: dy goes both ways
 
-        da = drop_path_backward(dz, c4)
-        da = dropout_backward(da, c3)
+        da = fused(add_branch_backward, dz)(dz, c3)
         da = self.attention.backward(da, c2, grads)                      # (B, N, D): keys and values felt every token
         dx = self.norm1.backward(da, c1, grads)                          # a new array, so += below is safe
         dx[:, :dz.shape[1]] += dz                                        # z = x[:, :rows] + a

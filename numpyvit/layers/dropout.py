@@ -55,3 +55,20 @@ def drop_path_forward(x: Array, p: float, rng: np.random.Generator | None) -> tu
 
 
 drop_path_backward = dropout_backward       # y = mask * x here too; the mask is (B, 1, 1)
+
+
+def add_branch_forward(x: Array, a: Array, dropout: float, drop_path: float, rng: np.random.Generator | None,
+                       shape: tuple[int, ...]) -> tuple[Array, tuple]:
+    """x (B, rows, D), the residual stream, a (B, rows, D), a branch  ->  y = x + drop_path(dropout(a)), cache.
+
+    shape: (B, N, D), what dropout's mask is drawn for.
+    """
+    a, c1 = dropout_forward(a, dropout, rng, shape)
+    a, c2 = drop_path_forward(a, drop_path, rng)
+    return x + a, (c1, c2)
+
+
+def add_branch_backward(dy: Array, cache: tuple) -> Array:
+    """dy (B, rows, D)  ->  da (B, rows, D). (dx is dy: y = x + a.)"""
+    c1, c2 = cache
+    return dropout_backward(drop_path_backward(dy, c2), c1)

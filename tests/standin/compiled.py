@@ -19,7 +19,8 @@ import pytest
 from . import strict
 
 HERE, CXX = Path(__file__).parent, shutil.which("g++")
-TYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "long long": np.int64, "unsigned long long": np.uint64}
+TYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "long long": np.int64, "unsigned short": np.uint16,
+         "unsigned long long": np.uint64}
 folder = tempfile.TemporaryDirectory(prefix="kernels-")
 
 

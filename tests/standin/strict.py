@@ -414,7 +414,7 @@ def module() -> Any:
 @contextmanager
 def installed() -> Iterator[Any]:
     """As `import cupy` finds it; the module."""
-    from numpyvit.kernels import products
+    from numpyvit.kernels import launch, products
 
     from .blas import Library
     from .compiled import RawKernel
@@ -422,12 +422,15 @@ def installed() -> Iterator[Any]:
     before, cupy, found = sys.modules.get("cupy"), module(), products.cublas
     cupy.RawKernel = RawKernel
     sys.modules["cupy"] = cupy
-    products.handle.cache_clear()
+    kept = launch.kernel, products.handle                                # which hold what they got from CuPy
+    for each in kept:
+        each.cache_clear()
     products.cublas = cache(Library)
     try:
         yield cupy
     finally:
-        products.handle.cache_clear()
+        for each in kept:
+            each.cache_clear()
         products.cublas = found
         del sys.modules["cupy"]
         if before is not None:
