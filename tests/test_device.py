@@ -57,10 +57,11 @@ def test_a_model_is_the_same_on_both_and_never_waits(cupy, config, seed):
     model, (x, labels) = ViT(config), images_for(config, 3, seed)
     params = model.init(seed)
     params.flat += normal(params.flat.shape, seed, np.float32) / 4
-    loss, grads = Workers(model, seed=seed).piece(params, x, labels, 1, 0, 3, params.zeros_like(), False)
+    workers = Workers(model, seed=seed)
+    loss, grads = workers.piece(params, x, labels, workers.draws(1, 0), 3, params.zeros_like())
     there = [to(a, "cuda") for a in (x, labels)]
     there_params, before = params.to("cuda"), strict.reads
-    there_loss, there_grads = Workers(model, seed=seed).loss_and_grad(there_params, *there, step=1)
+    there_loss, there_grads = workers.loss_and_grad(there_params, *there, step=1)
     assert strict.reads == before
     assert number(there_loss) == pytest.approx(float(loss), rel=1e-5)
     np.testing.assert_allclose(to_host(there_grads.flat), grads.flat, rtol=1e-4, atol=1e-5 * abs(grads.flat).max(initial=0))

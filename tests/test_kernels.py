@@ -207,13 +207,13 @@ def lay(x, layout):
 
 
 @given(st.sampled_from([(), (1,), (3,), (2, 3)]), st.integers(1, 5), st.integers(0, 5), st.integers(1, 5), layouts, layouts,
-       layouts, st.booleans(), dtypes, seeds)
+       layouts, st.sampled_from([1.0, 0.3]), st.sampled_from([0.0, 1.0, -2.0]), dtypes, seeds)
 @settings(max_examples=100)
-def test_products_of_any_layout(cupy, lead, m, k, n, of_a, of_b, of_out, add, dtype, seed):
+def test_products_of_any_layout(cupy, lead, m, k, n, of_a, of_b, of_out, alpha, beta, dtype, seed):
     a, b, y = (normal((*lead, *s), seed + i, dtype) for i, s in enumerate([(m, k), (k, n), (m, n)]))
-    wanted = a @ b + (y if add else 0)
+    wanted = dtype(alpha) * (a @ b) + dtype(beta) * y
     a2, b2, out = (lay(x, layout) for x, layout in zip(there(a, b, y), (of_a, of_b, of_out), strict=True))
-    found = products.matmul(a2, b2, out, add)
+    found = products.matmul(a2, b2, out, alpha, beta)
     assert found is out
     assert_agree(out, wanted, dtype)
     assert_agree(products.matmul(*there(a, b)), a @ b, dtype)

@@ -57,10 +57,10 @@ def keys_first_backward(do: Array, cache: Cache, out: Array | list[Array]) -> No
     for part in queries(q, N):
         a, here = kept if kept is not None else probabilities(q[:, :, part], k), by_query(mask, part)
         d = do[:, :, part]
-        matmul((a if here is None else a * here).swapaxes(-1, -2), d, out=sums[1], add=True)
+        matmul((a if here is None else a * here).swapaxes(-1, -2), d, out=sums[1], beta=1)
         da = matmul(d, v.swapaxes(-1, -2))
         da = da if here is None else da * here
         by_rows(CODE, "softmax_backward", da.size // N, da, a, da, q.shape[-1] ** -0.5, N, dtype=da.dtype)
         matmul(da, k, out=dq[:, :, part])
-        matmul(da.swapaxes(-1, -2), q[:, :, part], out=sums[0], add=True)
+        matmul(da.swapaxes(-1, -2), q[:, :, part], out=sums[0], beta=1)
     dk[...], dv[...] = sums[0], sums[1]

@@ -50,7 +50,7 @@ def few_queries_backward(do: Array, cache: tuple) -> tuple[Array, Array, Array |
         da *= mask
     by_rows(CODE, "softmax_backward", da.size // N, da, a, da, (D // h) ** -0.5, N, dtype=da.dtype)      # now of the scores
     dx = matmul(p.swapaxes(1, 2), dm)
-    matmul(da.swapaxes(1, 2), u, out=dx, add=True)
+    matmul(da.swapaxes(1, 2), u, out=dx, beta=1)
     du = matmul(da, x).reshape(B * rows, h, D).swapaxes(0, 1)            # (h, B * rows, D)
     matmul(du.swapaxes(1, 2), q, out=by_head(dw[:, D:2 * D], h))
     dq = xp.empty((B * rows, h, D // h), x.dtype)

@@ -77,6 +77,7 @@ def layernorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     rows = dy.size // D
     dx, parts = xp.empty_like(dy), -(-rows // CHUNK)
     by_rows(CODE, "layernorm_backward", rows, dy, xhat, rstd, solid(gamma), dx, D, dtype=dy.dtype)
-    dgamma, dbeta = xp.empty((2, parts, D), dy.dtype)
-    launch(CODE, "layernorm_columns", -(-D // 32) * parts, THREADS, dy, xhat, dgamma, dbeta, D, rows, CHUNK, dtype=dy.dtype)
-    return dx, dgamma.sum(0), dbeta.sum(0)
+    sums = xp.empty((2, parts, D), dy.dtype)
+    launch(CODE, "layernorm_columns", -(-D // 32) * parts, THREADS, dy, xhat, *sums, D, rows, CHUNK, dtype=dy.dtype)
+    dgamma, dbeta = sums.sum(1)
+    return dx, dgamma, dbeta

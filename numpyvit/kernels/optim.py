@@ -39,5 +39,5 @@ def orthogonal(m: Array) -> Array:
     x = x.swapaxes(-2, -1) if tall else x
     for _ in range(ROUNDS):
         xx = matmul(x, x.swapaxes(-2, -1))
-        x = A * x + matmul(B * xx + C * matmul(xx, xx), x)
+        x = matmul(matmul(xx, xx, xx.copy(), alpha=C, beta=B), x, x.copy(), beta=A)
     return x.swapaxes(-2, -1) if tall else x

@@ -70,11 +70,9 @@ def handle(device: int, stream: int) -> tuple[int, Array]:
     return found.value or 0, workspace
 
 
-def matmul(a: Array, b: Array, out: Array | None = None, add: bool = False) -> Array:
-    """a (..., m, k), b (..., k, n)  ->  a b, (..., m, n). Leading axes are the same in both.
-
-    out: written to, where given; and added to, where `add` says so.
-    """
+def matmul(a: Array, b: Array, out: Array | None = None, alpha: float = 1.0, beta: float = 0.0) -> Array:
+    """a (..., m, k), b (..., k, n)  ->  alpha a b + beta out, (..., m, n), in `out`, where that is given. Leading axes are
+    the same in all. beta = 0: whatever `out` holds."""
     import cupy
     xp, m, n, k = get_xp(a), a.shape[-2], b.shape[-1], a.shape[-1]
     y = xp.empty((*a.shape[:-1], n), a.dtype) if out is None else out
@@ -83,7 +81,7 @@ def matmul(a: Array, b: Array, out: Array | None = None, add: bool = False) -> A
     if not a.dtype == b.dtype == y.dtype:
         raise ValueError(f"{a.dtype} times {b.dtype} does not make {y.dtype}")
     if y.size == 0 or k == 0:
-        y[...] = y if add else 0
+        y[...] = beta * y if beta else 0
         return y
     kind = given = str(y.dtype)
     if given == "float32" and _chosen == "float16":
@@ -93,14 +91,14 @@ def matmul(a: Array, b: Array, out: Array | None = None, add: bool = False) -> A
     apart = ct or address(c) != address(y)                                # cuBLAS cannot write to y as it lies
     if apart:
         c, _, ldc, step_c = laid_out(xp.empty(y.shape, y.dtype))
-    one, beta = NUMBERS[kind](1), NUMBERS[kind](add and not apart)
+    times, keep = NUMBERS[kind](alpha), NUMBERS[kind](0 if apart else beta)
     check(cublas().cublasGemmStridedBatchedEx(
         handle(cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr)[0], int(bt), int(at), n, m, k,
-        ctypes.addressof(one), address(b), KINDS[given], ldb, step_b, address(a), KINDS[given], lda, step_a,
-        ctypes.addressof(beta), address(c), KINDS[kind], ldc, step_c, len(c), compute, DEFAULT))
+        ctypes.addressof(times), address(b), KINDS[given], ldb, step_b, address(a), KINDS[given], lda, step_a,
+        ctypes.addressof(keep), address(c), KINDS[kind], ldc, step_c, len(c), compute, DEFAULT))
     if apart:
         c = c.reshape(y.shape)
-        y[...] = y + c if add else c
+        y[...] = beta * y + c if beta else c
     return y
 
 
