@@ -92,3 +92,13 @@ def transposed(x: Array, scale: float) -> Array:
     xp = get_xp(x)
     out = xp.empty((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
     return xp.multiply(x.swapaxes(-1, -2), scale, out=out)
+
+
+def count_values(x: Array, n: int) -> Array:
+    """x (m,), whole numbers from 0 to n - 1  ->  (n,), how often each occurs. (CuPy's bincount would wait, to see them.)"""
+    if on_host(x):
+        return np.bincount(x, minlength=n)
+    xp = get_xp(x)
+    counts: Array = xp.zeros(n, np.int64)
+    xp.add.at(counts, x, 1)
+    return counts

@@ -32,6 +32,10 @@ def module_of(device: str) -> ModuleType:
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise UserError(f"CuPy finds no GPU that it can use ({error}): install or update NVIDIA's driver, or use "
                         "--device cpu") from None
+    try:
+        from cupy_backends.cuda.libs import cublas, nvrtc  # noqa: F401  to compute with, and to compile kernels
+    except ImportError as error:
+        raise UserError(f"CuPy does not find CUDA's own libraries ({str(error).splitlines()[0]}): {INSTALL}") from None
     number = int(found[1] or 0)
     if number >= count:
         raise UserError(f"there is no GPU {number}: this machine has {count}, numbered from 0")

@@ -41,7 +41,7 @@ class Tape:
     def fill(self, rng: np.random.Generator) -> None:
         """All places anew, by another generator, in the same order."""
         for place in self.places:
-            place.set(rng.integers(0, 2**64, place.shape, place.dtype))
+            place[...] = self.xp.asarray(rng.integers(0, 2**64, place.shape, place.dtype))
 
 
 class GraphStep:
@@ -58,7 +58,7 @@ class GraphStep:
         self.xp: Any = get_xp(params.flat)
         self.tapes: dict[Any, Tape] = {}
         self.graphs: dict[Any, tuple[Any, Sequence[Array], Sequence[Array]]] = {}
-        self.pool = self.xp.cuda.MemoryPool()                            # the graphs' memory is nobody else's
+        self.pool = self.xp.cuda.MemoryPool(self.more)                   # the graphs' memory is nobody else's
 
     def __call__(self, images: Array, labels: Array, index: int, lr: float, all_patches: bool = False
                  ) -> tuple[Array, Array]:
@@ -96,15 +96,33 @@ class GraphStep:
         """Take the step down, without doing it. Where that fails, warn, and go on without."""
         cuda = self.xp.cuda
         places, stream = [self.xp.empty_like(a) for a in inputs], cuda.get_current_stream()
-        stream.begin_capture()
+        self.xp.get_default_memory_pool().free_all_blocks()              # what the step before kept for a next one like it
         try:
+            stream.begin_capture()
             with cuda.using_allocator(self.pool.malloc):
                 outputs = self.work(places, tape.rewind(), all_patches)
             self.graphs[kind] = stream.end_capture(), places, outputs
-        except Exception as error:
+        except BaseException as error:
             with suppress(Exception):                                    # what broke it is said below
                 stream.end_capture()
+            if not isinstance(error, Exception):
+                raise
+            self.close()
             self.capture = False
             warnings.warn(f"the training step cannot be captured as a CUDA graph, and goes on kernel by kernel: {error}",
                           RuntimeWarning, stacklevel=3)
         return self.capture
+
+    def more(self, size: int) -> Any:
+        """Memory for the pool. Raises MemoryError where there is none: of an error of CUDA's the pool would free, to try
+        again, what graphs write to."""
+        cuda = self.xp.cuda
+        try:
+            return cuda.MemoryPointer(cuda.Memory(size), 0)
+        except cuda.runtime.CUDARuntimeError as error:
+            raise MemoryError(str(error)) from None
+
+    def close(self) -> None:
+        """Give the graphs' memory back. (A step after that captures anew.)"""
+        self.graphs.clear()
+        self.pool.free_all_blocks()

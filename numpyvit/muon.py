@@ -87,7 +87,10 @@ class Muon(AdamW):
         g += self.momentum * m
         for shape, group in groupby(self.matrices, lambda p: p.shape):
             alike = [moves[p] for p in group]
-            for move, o in zip(alike, fused(orthogonal, g)(xp.stack(alike)), strict=True):
+            together = xp.empty((len(alike), *shape), g.dtype)           # (xp.stack would upload their places first)
+            for i, move in enumerate(alike):
+                together[i] = move
+            for o, move in zip(fused(orthogonal, g)(together), alike, strict=True):
                 xp.multiply(o, RMS * math.sqrt(max(shape)), out=move)
         w *= 1 - lr * self.weight_decay
         g *= lr

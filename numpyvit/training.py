@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,13 +157,11 @@ class Run:
         with (locked(self.folder), ctrl_c() as stop,
               Workers(self.model, loss_function, c.seed, workers, c.micro_batch) as threads,
               np.errstate(over="ignore", invalid="ignore"),              # what is not finite is looked for below
-              stream(self.device), in_precision,
+              stream(self.device), in_precision, self.stepper(threads) as take,
               tqdm(total=self.steps, initial=self.step, unit="step", disable=hidden, leave=False) as shown):
             began = mark = time.perf_counter()
             seconds_before = self.seconds
             saved, save_seconds, looked = began, 0.0, 0.0
-            take = (self.host_step(threads) if self.device == "cpu" else
-                    GraphStep(threads, self.params, self.optimizer, r.clip, scale=self.scale))
             for images, labels in self.batches() if not self.finished else ():
                 whole = self.step >= (1 - r.whole) * self.steps
                 loss, norm = take(images, labels, self.step, self.rate(self.step), whole)
@@ -171,14 +169,15 @@ class Run:
                 self.watch(norm, "gradients' norm")
                 self.step += 1
                 self.loss_sum = self.loss_sum + loss * len(labels)
-                now = time.perf_counter()
-                if now - looked > LOOK_EVERY or self.device == "cpu":
-                    self.settle()
+                ends = self.step % self.epoch_steps == 0
+                if ends or self.device == "cpu" or time.perf_counter() - looked > LOOK_EVERY:
+                    self.settle()                                        # a GPU is waited for here
                     shown.set_postfix(loss=f"{number(loss):.3f}", refresh=False)
-                    looked = now
+                    looked = time.perf_counter()
+                now = time.perf_counter()
                 shown.update()
                 self.train_seconds, self.seconds = self.train_seconds + now - mark, seconds_before + now - began
-                if self.step % self.epoch_steps == 0:
+                if ends:
                     line = self.end_epoch(threads, lambda: seconds_before + time.perf_counter() - began)
                     with tqdm.external_write_mode():                     # else the bar and the line mix
                         say(line)
@@ -194,13 +193,21 @@ class Run:
                     raise KeyboardInterrupt
                 mark = time.perf_counter()
 
-    def host_step(self, threads: Workers) -> Callable[..., tuple[Any, Any]]:
-        """As a GraphStep, over threads."""
-        def take(images: Array, labels: Array, step: int, lr: float, all_patches: bool) -> tuple[Any, Any]:
+    @contextmanager
+    def stepper(self, threads: Workers) -> Iterator[Callable[..., tuple[Any, Any]]]:
+        """(images, labels, step, rate, all_patches) -> loss, norm: a step, over threads or on a GPU."""
+        clip = self.config.recipe.clip
+
+        def on_threads(images: Array, labels: Array, step: int, lr: float, all_patches: bool) -> tuple[Any, Any]:
             loss, grads = threads.loss_and_grad(self.params, images, labels, step, all_patches=all_patches)
             self.watch(loss, "loss")
-            return loss, self.optimizer.step(self.params, grads, lr, self.config.recipe.clip, threads.each)
-        return take
+            return loss, self.optimizer.step(self.params, grads, lr, clip, threads.each)
+
+        if self.device == "cpu":
+            yield on_threads
+        else:
+            with closing(GraphStep(threads, self.params, self.optimizer, clip, scale=self.scale)) as step:
+                yield step
 
     def batches(self) -> Iterator[tuple[Array, Array]]:
         """Those that are left. A GPU gets the whole data set once, if it has the room, and makes them itself."""
@@ -235,7 +242,6 @@ class Run:
     def end_epoch(self, threads: Workers, seconds: Callable[[], float]) -> str:
         """Evaluate, add a row to the metrics, save. In this order: a row that was written before a kill and is not in
         the checkpoint is taken back on resuming, one that was not written could not be. Returns the row in words."""
-        self.settle()
         n = len(self.train_set)
         row: dict[str, Any] = {"epoch": self.step // self.epoch_steps, "step": self.step, "train_loss": self.loss_sum / n}
         better = True

@@ -5,9 +5,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from conftest import is_standin
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standin import strict
 
 from numpyvit import AdamW, Muon, ViT, ViTConfig, Workers, data, kernels, presets
 from numpyvit.device import number, stream, to, to_host
@@ -70,6 +70,16 @@ def test_fifty_steps_are_those_of_the_host(cupy):
     assert loss < 1.5
 
 
+def test_a_deep_model(cupy):
+    """With more than eight matrices of one shape."""
+    config = dataclasses.replace(CONFIG, depth=10, pooling="mean")
+    one, shown, step = trained(config, 0, True, Muon)
+    assert len(step.graphs) == 1
+    other, again, _ = trained(config, 0, False, Muon)
+    assert np.array_equal(one, other)
+    assert shown == again
+
+
 def test_batches_of_several_kinds_have_a_graph_each(cupy):
     kinds = {"sizes": (3, 3, 3, 2, 3, 3, 3, 2, 3, 3), "whole": (5, 6, 9)}
     one, shown, step = trained(CONFIG, 0, True, **kinds)
@@ -96,16 +106,15 @@ def test_each_step_draws_masks_of_its_own_and_has_its_own_rate(cupy):
         assert abs(to_host(params.flat) - before).max() > 0.01
 
 
-def test_nothing_waits(cupy):
+def test_nothing_waits(no_waiting):
     x, labels = batch(CONFIG, 4, 0)
     model = ViT(CONFIG)
     params = model.init(0).to("cuda")
     with stream("cuda"):
         step = GraphStep(Workers(model), params, AdamW(params), 1.0)
-        before = strict.reads
-        for i in range(4):
-            step(x, labels, i, 1e-3)
-        assert strict.reads == before
+        with no_waiting():
+            for i in range(4):
+                step(x, labels, i, 1e-3)
 
 
 def test_what_was_returned_stays(cupy):
@@ -158,24 +167,23 @@ def test_gradients_in_each_precision(cupy, name, low, high):
         _, found = workers.piece(there, to(x, "cuda"), to(labels, "cuda"), None, 6, there.zeros_like(), dloss=scale.value)
         scale.unscale(found)
     error = np.linalg.norm(to_host(found.flat) - wanted.flat) / np.linalg.norm(wanted.flat)
-    assert low <= error < high
+    assert (low if is_standin(cupy) else 0) <= error < high              # a GPU may have no tf32
 
 
-def test_loss_scaling_skips_what_overflows_and_grows_with_patience(cupy, monkeypatch):
+def test_loss_scaling_skips_what_overflows_and_grows_with_patience(cupy, no_waiting, monkeypatch):
     monkeypatch.setattr(kernels.scaling, "PATIENCE", 3)
     grads = ViT(CONFIG).init(0).to("cuda")
     scale = LossScale(cupy)
-    before = strict.reads
     values = []
-    for bad in (False, True, False, False, False, False):
-        g = grads.copy()
-        g.flat *= scale.value
-        if bad:
-            g.flat[7] = cupy.asarray(np.float32(np.inf))
-        scale.unscale(g)
-        values.append(scale.value.copy())
-        found = g.flat.copy()
-    assert strict.reads == before
+    with no_waiting():
+        for bad in (False, True, False, False, False, False):
+            g = grads.copy()
+            g.flat *= scale.value
+            if bad:
+                g.flat[7] = cupy.asarray(np.float32(np.inf))
+            scale.unscale(g)
+            values.append(scale.value.copy())
+            found = g.flat.copy()
     assert [number(v) / 2**16 for v in values] == [1, 0.5, 0.5, 0.5, 1, 1]
     np.testing.assert_allclose(to_host(found), to_host(grads.flat), rtol=1e-6)
     g.flat[3] = cupy.asarray(np.float32(np.nan))

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..backend import Array, fixed, get_xp
+from ..backend import Array, count_values, fixed, get_xp
 from .augment import Augment, warp
 
 # (0.45 of its size is the longest way an image is moved: 150 of 331 pixels, in AutoAugment, whose ranges these are)
@@ -64,9 +64,8 @@ def look_up(images: Array, table: Array) -> Array:
 def histogram(images: Array) -> Array:
     """(b, H, W, C)  ->  (b, C, 256), how often each value occurs."""
     b, _, _, C = images.shape
-    xp = get_xp(images)
-    index = images + (256 * xp.arange(b * C)).reshape(b, 1, 1, C)
-    return xp.bincount(index.reshape(-1), minlength=256 * b * C).reshape(b, C, 256)
+    index = images + (256 * get_xp(images).arange(b * C)).reshape(b, 1, 1, C)
+    return count_values(index.reshape(-1), 256 * b * C).reshape(b, C, 256)
 
 
 def autocontrast(images: Array, strength: Array) -> Array:

@@ -53,14 +53,14 @@ def keys_first_backward(do: Array, cache: Cache, out: Array | list[Array]) -> No
     """do (B, h, M, E)  ->  dq, dk, dv, written to the arrays of `out`."""
     q, k, v, kept, _, mask = cache
     (dq, dk, dv), N = out, k.shape[2]
-    do, sums = solid(do), get_xp(do).zeros((2, *k.shape), k.dtype)
+    do, sums = solid(do), get_xp(do).empty((2, *k.shape), k.dtype)
     for part in queries(q, N):
         a, here = kept if kept is not None else probabilities(q[:, :, part], k), by_query(mask, part)
         d = do[:, :, part]
-        matmul((a if here is None else a * here).swapaxes(-1, -2), d, out=sums[1], beta=1)
+        matmul((a if here is None else a * here).swapaxes(-1, -2), d, out=sums[1], beta=float(part.start > 0))
         da = matmul(d, v.swapaxes(-1, -2))
         da = da if here is None else da * here
         by_rows(CODE, "softmax_backward", da.size // N, da, a, da, q.shape[-1] ** -0.5, N, dtype=da.dtype)
         matmul(da, k, out=dq[:, :, part])
-        matmul(da.swapaxes(-1, -2), q[:, :, part], out=sums[0], beta=1)
+        matmul(da.swapaxes(-1, -2), q[:, :, part], out=sums[0], beta=float(part.start > 0))
     dk[...], dv[...] = sums[0], sums[1]

@@ -35,9 +35,10 @@ def kernel(code: str, name: str, dtype: str) -> Any:
 def launch(code: str, name: str, blocks: int, threads: int, *args: Any, dtype: Any) -> None:
     """Run a kernel of `code` on so many blocks of so many threads; dtype: T. Whole numbers go as long long."""
     if blocks:
-        kinds = {int: np.int64, float: np.dtype(dtype).type}
-        given = tuple(kinds[type(a)](a) if type(a) in kinds else a for a in args)
-        kernel(code, name, np.dtype(dtype).name)((blocks,), (threads,), given)
+        kind = np.dtype(dtype).type
+        given = (np.int64(a) if isinstance(a, int | np.integer) else kind(a) if isinstance(a, float | np.floating) else a
+                 for a in args)
+        kernel(code, name, np.dtype(dtype).name)((blocks,), (threads,), tuple(given))
 
 
 def by_rows(code: str, name: str, rows: int, *args: Any, dtype: Any) -> None:

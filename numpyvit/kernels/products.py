@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from ..backend import Array, get_xp
@@ -21,6 +22,7 @@ DEFAULT = -1                                          # cublasGemmAlgo_t
 P, I, LL = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 PROTOTYPES = {
     "cublasCreate_v2": (P,), "cublasSetStream_v2": (P, P), "cublasSetWorkspace_v2": (P, P, ctypes.c_size_t),
+    "cublasGemmEx": (P, I, I, I, I, I, P, P, I, I, P, I, I, P, P, I, I, I, I),
     "cublasGemmStridedBatchedEx": (P, I, I, I, I, I, P, P, I, I, LL, P, I, I, LL, P, P, I, I, LL, I, I, I),
 }
 NUMBERS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
@@ -61,15 +63,28 @@ def check(status: int) -> None:
         raise RuntimeError(f"cuBLAS answers with status {status}")
 
 
+class Handle:
+    """A GPU's, with a workspace, which else would be found anew with each call in a CUDA graph."""
+
+    def __init__(self) -> None:
+        import cupy
+        found = ctypes.c_void_p()
+        check(cublas().cublasCreate_v2(ctypes.addressof(found)))
+        self.number, self.workspace = found.value, cupy.empty(WORKSPACE, "u1")
+        self.stream: int | None = None
+
+    def on(self, stream: int) -> int | None:
+        """The handle, for work on this stream."""
+        if stream != self.stream:
+            check(cublas().cublasSetStream_v2(self.number, stream))      # and now it has forgotten its workspace
+            check(cublas().cublasSetWorkspace_v2(self.number, address(self.workspace), WORKSPACE))
+            self.stream = stream
+        return self.number
+
+
 @cache
-def handle(device: int, stream: int) -> tuple[int, Array]:
-    """For work on this stream, with its workspace, which else would be found anew with each call in a CUDA graph."""
-    import cupy
-    found, workspace = ctypes.c_void_p(), cupy.empty(WORKSPACE, "u1")
-    check(cublas().cublasCreate_v2(ctypes.addressof(found)))
-    check(cublas().cublasSetStream_v2(found.value, stream))
-    check(cublas().cublasSetWorkspace_v2(found.value, address(workspace), WORKSPACE))
-    return found.value or 0, workspace
+def handle(device: int) -> Handle:
+    return Handle()
 
 
 def matmul(a: Array, b: Array, out: Array | None = None, alpha: float = 1.0, beta: float = 0.0) -> Array:
@@ -89,24 +104,37 @@ def matmul(a: Array, b: Array, out: Array | None = None, alpha: float = 1.0, bet
     if given == "float32" and _chosen == "float16":
         a, b, given = a.astype("f2"), b.astype("f2"), "float16"
     compute = COMPUTE_64F if kind == "float64" else COMPUTE_TF32 if _chosen == "tf32" else COMPUTE_32F
-    (a, at, lda, step_a), (b, bt, ldb, step_b), (c, ct, ldc, step_c) = laid_out(a), laid_out(b), laid_out(y)
-    apart = ct or address(c) != address(y)                                # cuBLAS cannot write to y as it lies
-    if apart:
-        c, _, ldc, step_c = laid_out(xp.empty(y.shape, y.dtype))
+    apart = not writable(y)
+    target = xp.empty(y.shape, y.dtype) if apart else y
+    (a, at, lda, step_a), (b, bt, ldb, step_b), (c, _, ldc, step_c) = laid_out(a), laid_out(b), laid_out(target)
     times, keep = NUMBERS[kind](alpha), NUMBERS[kind](0 if apart else beta)
-    check(cublas().cublasGemmStridedBatchedEx(
-        handle(cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr)[0], int(bt), int(at), n, m, k,
-        ctypes.addressof(times), address(b), KINDS[given], ldb, step_b, address(a), KINDS[given], lda, step_a,
-        ctypes.addressof(keep), address(c), KINDS[kind], ldc, step_c, len(c), compute, DEFAULT))
+    who = handle(cupy.cuda.Device().id).on(cupy.cuda.get_current_stream().ptr)
+    which, times_at, keep_at = (int(bt), int(at), n, m, k), ctypes.addressof(times), ctypes.addressof(keep)
+    if len(c) == 1:
+        check(cublas().cublasGemmEx(
+            who, *which, times_at, address(b), KINDS[given], ldb, address(a), KINDS[given], lda,
+            keep_at, address(c), KINDS[kind], ldc, compute, DEFAULT))
+    else:
+        check(cublas().cublasGemmStridedBatchedEx(
+            who, *which, times_at, address(b), KINDS[given], ldb, step_b, address(a), KINDS[given], lda, step_a,
+            keep_at, address(c), KINDS[kind], ldc, step_c, len(c), compute, DEFAULT))
     if apart:
-        c = c.reshape(y.shape)
-        y[...] = beta * y + c if beta else c
+        y[...] = beta * y + target if beta else target
     return y
 
 
 def address(x: Any) -> int:
     """Where it begins in the GPU's memory."""
     return int(x.data.ptr)
+
+
+def writable(y: Array) -> bool:
+    """Whether cuBLAS can write to y (..., m, n) as it lies: the leading axes go through memory as one would, and each row is
+    a run of it."""
+    axes = [(size, step) for size, step in zip(y.shape[:-2], y.strides[:-2], strict=True) if size > 1]
+    (m, n), (by_row, by_column) = y.shape[-2:], y.strides[-2:]
+    return (all(step == size * next_step for (_, step), (size, next_step) in pairwise(axes))
+            and (by_column == y.itemsize or n == 1) and (by_row >= n * y.itemsize or m == 1))
 
 
 def laid_out(x: Array) -> tuple[Array, bool, int, int]:

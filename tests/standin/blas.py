@@ -17,6 +17,7 @@ PROTOTYPES = {                                         # of cublas_api.h
     "cublasCreate_v2": (P,),
     "cublasSetStream_v2": (P, P),
     "cublasSetWorkspace_v2": (P, P, ctypes.c_size_t),
+    "cublasGemmEx": (P, I, I, I, I, I, P, P, I, I, P, I, I, P, P, I, I, I, I),
     "cublasGemmStridedBatchedEx": (P, I, I, I, I, I, P, P, I, I, LL, P, I, I, LL, P, P, I, I, LL, I, I, I),
 }
 R = {0: np.dtype("f4"), 1: np.dtype("f8"), 2: np.dtype("f2")}
@@ -61,6 +62,11 @@ class Library:
     def setworkspace(self, handle: int, place: int, size: int) -> int:
         self.workspaces[handle] = size
         return FINE
+
+    def gemmex(self, handle: int, op_a: int, op_b: int, m: int, n: int, k: int, alpha: int, a: int, kind_a: int, lda: int,
+               b: int, kind_b: int, ldb: int, beta: int, c: int, kind_c: int, ldc: int, compute: int, algorithm: int) -> int:
+        return self.gemmstridedbatchedex(handle, op_a, op_b, m, n, k, alpha, a, kind_a, lda, 0, b, kind_b, ldb, 0, beta, c,
+                                         kind_c, ldc, 0, 1, compute, algorithm)
 
     def gemmstridedbatchedex(self, handle: int, op_a: int, op_b: int, m: int, n: int, k: int, alpha: int, a: int,
                              kind_a: int, lda: int, step_a: int, b: int, kind_b: int, ldb: int, step_b: int, beta: int,

@@ -28,7 +28,8 @@ import numpy as np
 API = json.loads((Path(__file__).parent / "api.json").read_text())
 UPLOADS = {"asarray", "array"}
 DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
-WAITING = {"sort", "argsort", "unique", "nonzero"}     # which wait for the device
+WAITING = {"sort", "argsort"}                          # for the device, at their end
+SILENT = {"unique", "nonzero", "bincount"}             # which read something of it
 BLAS = {"matmul", "dot", "vdot", "inner", "outer", "tensordot", "einsum", "__matmul__", "__rmatmul__", "__imatmul__"}
 IN_PLACE = {"fill", "sort", "put", "partition"}        # methods
 reads = 0                                              # how often something was brought to the host
@@ -127,6 +128,10 @@ def call(kind: str, name: str, f: Any, args: tuple, kwargs: dict, me: Any = None
         result = f(*args, **kwargs)
         return ndarray(result if isinstance(given[next(iter(given))], ndarray) else flush(result.copy()))
     what = f"cupy.{name}"
+    if name in SILENT:
+        raise Refused(f"{what} waits for the device in silence, to see how much there is")
+    if name in ("stack", "concatenate") and len(args[0]) > 8:
+        not_while_capturing(what, "CuPy uploads where more than eight arrays lie")
     if name in WAITING or name in BLAS:
         not_while_capturing(what, "CuPy refuses it")
     plain = (*(() if me is None else (me,)), *inner(args, what))
@@ -297,6 +302,12 @@ def get_array_module(*args: Any) -> Any:
     return sys.modules["cupy"] if any(isinstance(a, ndarray) for a in args) else np
 
 
+def add_at(a: Any, indices: Any, b: Any) -> None:
+    """As CuPy's add.at."""
+    at, plain = index(indices), inner(b, "add.at")
+    now_or_later(lambda: np.add.at(a._a, at, plain))
+
+
 def windows(x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False, writeable: bool = False) -> Any:
     """As CuPy's of its lib.stride_tricks."""
     return outer(np.lib.stride_tricks.sliding_window_view(inner(x, "sliding_window_view"), window_shape, axis))
@@ -375,8 +386,14 @@ def get_current_stream(device_id: int = -1) -> Stream:
 
 
 class MemoryPool:
+    def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
+        pass
+
     def malloc(self, size: int) -> Any:
         raise NotImplementedError
+
+    def free_all_blocks(self, stream: Any = None) -> None:
+        not_while_capturing("free_all_blocks", "it waits for the device")
 
 
 @contextmanager
@@ -405,8 +422,10 @@ def module() -> Any:
             setattr(cupy, name, function(name))
     for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "uint32", "bool_", "newaxis", "pi", "inf"):
         setattr(cupy, name, getattr(np, name))
+    cupy.add.at = add_at
     cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(sliding_window_view=windows))
     cupy.cuda = cuda(1)
+    cupy.get_default_memory_pool = MemoryPool
     cupy.asnumpy = lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a)
     return cupy
 
@@ -419,9 +438,14 @@ def installed() -> Iterator[Any]:
     from .blas import Library
     from .compiled import RawKernel
 
-    before, cupy, found = sys.modules.get("cupy"), module(), products.cublas
+    cupy, found = module(), products.cublas
     cupy.RawKernel = RawKernel
-    sys.modules["cupy"] = cupy
+    libraries: Any = types.ModuleType("cupy_backends.cuda.libs")
+    libraries.cublas = libraries.nvrtc = None
+    fakes = {"cupy": cupy, "cupy_backends": types.ModuleType("cupy_backends"),
+             "cupy_backends.cuda": types.ModuleType("cupy_backends.cuda"), libraries.__name__: libraries}
+    before = {name: sys.modules.get(name) for name in fakes}
+    sys.modules.update(fakes)
     kept = launch.kernel, products.handle                                # which hold what they got from CuPy
     for each in kept:
         each.cache_clear()
@@ -432,6 +456,7 @@ def installed() -> Iterator[Any]:
         for each in kept:
             each.cache_clear()
         products.cublas = found
-        del sys.modules["cupy"]
-        if before is not None:
-            sys.modules["cupy"] = before
+        for name, was in before.items():
+            del sys.modules[name]
+            if was is not None:
+                sys.modules[name] = was

@@ -52,6 +52,7 @@ REFUSED = {
     "vecdot's parameter": lambda xp, x: xp.sum(x, where=True),
     "a parameter of NumPy's": lambda xp, x: x.sum(initial=0),
     "a ufunc's where": lambda xp, x: xp.exp(x, where=x > 0),
+    "a count": lambda xp, x: xp.bincount(xp.arange(3)),
     "a list of arrays": lambda xp, x: xp.asarray([x, x]),
     "a float among whole numbers": lambda xp, x: xp.arange(3).__iadd__(0.5),
     "a float64 into float32": lambda xp, x: xp.copyto(x, xp.zeros((3, 3), np.complex64)),
@@ -64,6 +65,57 @@ def test_what_must_not_pass_does_not(cupy, name):
     with pytest.raises(TypeError):
         REFUSED[name](cupy, x)
     assert x.get()[2, 2] == 8
+
+
+CAPTURED = {
+    "a product": lambda xp, x: x @ x,
+    "a product by a function": lambda xp, x: xp.matmul(x, x),
+    "an upload": lambda xp, x: xp.asarray(np.ones(3, np.float32)),
+    "an upload of a number": lambda xp, x: xp.asarray(0.5),
+    "an upload into an array": lambda xp, x: x.set(np.ones((3, 3), np.float32)),
+    "a read": lambda xp, x: x.get(),
+    "waiting": lambda xp, x: xp.cuda.get_current_stream().synchronize(),
+    "sorting": lambda xp, x: xp.sort(x),
+    "many arrays": lambda xp, x: xp.stack([x] * 9),
+}
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_what_must_not_pass_in_a_capture_does_not(cupy, name):
+    x = cupy.asarray(np.arange(9, dtype=np.float32).reshape(3, 3))
+    CAPTURED[name](cupy, x)
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        try:
+            with pytest.raises(TypeError, match="while a stream is being captured"):
+                CAPTURED[name](cupy, x)
+        finally:
+            stream.end_capture()
+
+
+def test_what_is_captured_is_done_at_each_launch(cupy):
+    x = cupy.asarray(np.arange(3, dtype=np.float32))
+    index = cupy.asarray(np.array([2, 0]))
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        x += 1
+        y = cupy.exp(x[1:])
+        x[0] = y.sum()
+        z = x[index] * 2
+        graph = stream.end_capture()
+    assert x.get().tolist() == [0, 1, 2]
+    wanted = np.arange(3, dtype=np.float32)
+    for _ in range(3):
+        graph.launch()
+        wanted += 1
+        wanted[0] = np.exp(wanted[1:]).sum()
+        assert np.array_equal(x.get(), wanted)
+        assert np.array_equal(z.get(), wanted[[2, 0]] * 2)
+
+
+def test_a_stream_that_others_wait_for_is_not_captured(cupy):
+    with cupy.cuda.Stream() as stream, pytest.raises(TypeError, match="non-blocking"):
+        stream.begin_capture()
 
 
 @pytest.mark.parametrize("name", ["errstate", "ndindex", "not_a_function", "lexsorted"])
