@@ -17,7 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -59,12 +59,14 @@ def numpyvit_on_gpu(model: nv.ViT, precision: str, **settings: Any) -> Iterator[
         yield workers
 
 
-def gpu_step(workers: nv.Workers, precision: str, mode: str) -> Callable[..., Any]:
+@contextmanager
+def gpu_step(workers: nv.Workers, precision: str, mode: str) -> Iterator[Callable[..., Any]]:
     warnings.filterwarnings("error", ".*cannot be captured")             # it would go on without
     params = workers.model.init().to(DEVICE)
     scale = LossScale(module_of(DEVICE)) if precision == "float16" else None
-    step = GraphStep(workers, params, nv.AdamW(params, weight_decay=0.05), clip=1.0, capture=mode == "graph", scale=scale)
-    return lambda images, labels, index: step(images, labels, index, LR)[0]
+    with closing(GraphStep(workers, params, nv.AdamW(params, weight_decay=0.05), clip=1.0, capture=mode == "graph",
+                           scale=scale)) as step:
+        yield lambda images, labels, index: step(images, labels, index, LR)[0]
 
 
 def cpu_step(workers: nv.Workers) -> Callable[..., Any]:
@@ -85,8 +87,8 @@ def numpyvit_call(config: nv.ViTConfig, batch: int, mode: str, what: str, precis
     with numpyvit_on_gpu(model, precision) if mode else nv.Workers(model) as workers:
         images, labels = (to(x, DEVICE if mode else "cpu") for x in data)
         if what == "step":
-            step = gpu_step(workers, precision, mode) if mode else cpu_step(workers)
-            yield lambda: step(images, labels, next(index))
+            with gpu_step(workers, precision, mode) if mode else nullcontext(cpu_step(workers)) as step:
+                yield lambda: step(images, labels, next(index))
         else:
             params = model.init().to(DEVICE)
             yield lambda: model.forward(params, images, need_cache=False)[0]
@@ -187,8 +189,7 @@ def digits(mode: str, precision: str) -> Found:
     with nv.Workers(model) as workers:
         step = cpu_step(workers)
         here = [float(step(x, t, i)) for i, (x, t) in enumerate(data)]
-    with numpyvit_on_gpu(model, precision) as workers:
-        step = gpu_step(workers, precision, mode)
+    with numpyvit_on_gpu(model, precision) as workers, gpu_step(workers, precision, mode) as step:
         there = [number(step(to(x, DEVICE), to(t, DEVICE), i)) for i, (x, t) in enumerate(data)]
     worst = np.abs(np.divide(there, here) - 1).max()
     return [f"{worst:.1e}", f"{there[-1]:.6f}", f"{here[-1]:.6f}"], bool(worst < 1)

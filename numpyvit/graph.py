@@ -8,6 +8,7 @@ What the kernels read and write then lies where it lay: what is new in a step is
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,20 +65,18 @@ class GraphStep:
                  ) -> tuple[Array, Array]:
         """images (B, H, W, C), labels (B,) or (B, K), the number of the step, its rate  ->  loss, the gradients' norm before
         clipping: arrays of no dimension, for which nothing has waited."""
-        rng, inputs = self.workers.draws(index, 0), (images, labels, self.optimizer.numbers(lr, self.params.flat))
-        if not self.capture:
-            return self.work(inputs, rng, all_patches)
+        inputs, draws = (images, labels, self.optimizer.numbers(lr, self.params.flat)), partial(self.workers.draws, index, 0)
         kind = images.shape, labels.shape, labels.dtype.char, all_patches
-        if kind not in self.tapes:
-            self.tapes[kind] = Tape(rng, self.xp)
+        if self.capture and kind not in self.tapes:
+            self.tapes[kind] = Tape(draws(), self.xp)
             return self.work(inputs, self.tapes[kind], all_patches)
-        tape = self.tapes[kind]
-        if kind not in self.graphs and not self.record(kind, inputs, tape, all_patches):
-            return self.work(inputs, rng, all_patches)
+        if not self.capture or not (kind in self.graphs or self.record(kind, inputs, self.tapes[kind], all_patches)):
+            return self.work(inputs, draws(), all_patches)
         graph, places, (loss, norm) = self.graphs[kind]
         for place, new in zip(places, inputs, strict=True):
             place[...] = new
-        tape.fill(rng)
+        if self.tapes[kind].places:
+            self.tapes[kind].fill(draws())
         graph.launch()
         return loss.copy(), norm.copy()
 
