@@ -46,8 +46,8 @@ WANTED = 1e-5                            # how near the GPU is to be to the CPU,
 ROUND, LR, STEPS = 0.1, 1e-3, 50         # seconds; the rate; steps of training whose losses are compared
 SQUARE = 8192                            # side of the matrices whose product tells the GPU's peak
 SCALE = 2.0**12                          # of the gradients in float16 where they are compared: small ones vanish otherwise
-TRAIN = {"recipe": "cifar10-best", "epochs": 200, "batch-size": 256, "lr": 7e-3, "warmup": 5, "randaugment": 1, "cutmix": 1,
-         "mixup": 0.5, "whole": 0.3, "precision": "tf32"}
+TRAIN = {"recipe": "cifar10-best", "preset": "cifar10-large", "epochs": 200, "batch-size": 256, "warmup": 5,
+         "randaugment": 2, "cutmix": 1, "precision": "tf32"}
 TARGET = 0.9                             # the test accuracy wanted of it
 
 Found = tuple[list[str], Any]            # cells of a table, and a value that others need; None: it failed

@@ -267,6 +267,8 @@ presets: dict[str, ViTConfig] = {
                          patch_dropout=0.75),
     "cifar10-150k": ViTConfig(32, 4, 3, 10, width=64, depth=4, heads=2, mlp_width=144, pooling="mean", positions="rotary",
                               patch_dropout=0.75),
+    "cifar10-large": ViTConfig(32, 4, 3, 10, width=384, depth=7, heads=12, mlp_width=384, pooling="mean", positions="rotary",
+                               drop_path=0.1),        # for a GPU
     "photos": ViTConfig(64, 8, 3, 10, width=128, depth=6, heads=4, mlp_width=256),
     **paper_presets(),
 }
