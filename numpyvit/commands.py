@@ -46,8 +46,9 @@ def train(args: argparse.Namespace) -> None:
     try:
         run.train(args.workers, say, bar=not args.quiet)
     except KeyboardInterrupt:
+        precision = "" if args.precision == "float32" else f" --precision {args.precision}"
         raise KeyboardInterrupt(f"stopped, saved at step {run.saved_step}; go on with: numpyvit train --resume "
-                                f"{shown(folder, args)}") from None
+                                f"{shown(folder, args)}{precision}") from None
     if run.step < run.steps:
         say(f"no better for {run.stale} epochs: stopped, as --patience says")
     rows = read_metrics(folder)
@@ -88,6 +89,7 @@ def load_as(config: "TrainConfig", args: argparse.Namespace, say: Callable[[str]
 def shown(folder: Path, args: argparse.Namespace) -> str:
     """The arguments for a command on this run that a person may copy."""
     moved = ["--data", args.data] if args.resume and args.data else []
+    moved += ["--device", args.device] if args.device != "cpu" else []
     return shlex.join([str(folder), *moved, *(["--data-dir", args.data_dir] if args.data_dir else [])])
 
 

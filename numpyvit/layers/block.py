@@ -36,11 +36,12 @@ class Block:
         tokens' places, for rotary.py, or None."""
         a, c1 = self.norm1.forward(params, x)
         a, c2 = self.attention.forward(params, a, rng, rows, taps, turn) # (B, rows, D), of all N keys and values
-        z, c3 = fused(add_branch_forward, x)(x[:, :rows], a, self.dropout, self.drop_path, rng, x.shape)     # None: all rows
+        stream = x[:, :rows]                                             # rows=None: all of them
+        z, c3 = fused(add_branch_forward, x)(stream, a, self.dropout, self.drop_path, rng, x.shape)      # z = stream + a
 
         a, c4 = self.norm2.forward(params, z)
         a, c5 = self.mlp.forward(params, a)
-        y, c6 = fused(add_branch_forward, x)(z, a, self.dropout, self.drop_path, rng, x.shape)
+        y, c6 = fused(add_branch_forward, x)(z, a, self.dropout, self.drop_path, rng, x.shape)           # y = z + a
         if taps is not None:
             taps["output"] = y
         return y, (c1, c2, c3, c4, c5, c6)
@@ -55,5 +56,5 @@ class Block:
         da = fused(add_branch_backward, dz)(dz, c3)
         da = self.attention.backward(da, c2, grads)                      # (B, N, D): keys and values felt every token
         dx = self.norm1.backward(da, c1, grads)                          # a new array, so += below is safe
-        dx[:, :dz.shape[1]] += dz                                        # z = x[:, :rows] + a
+        dx[:, :dz.shape[1]] += dz                                        # stream = x[:, :rows]
         return dx

@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numpyvit.gradcheck import SHARP
-from numpyvit.layers.dropout import draw_mask, drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
+from numpyvit.layers.dropout import (
+    add_branch_backward,
+    add_branch_forward,
+    draw_mask,
+    drop_path_backward,
+    drop_path_forward,
+    dropout_backward,
+    dropout_forward,
+)
 from numpyvit.testing import (
     assert_dtype_kept,
     assert_gradients,
@@ -16,7 +24,12 @@ from numpyvit.testing import (
     shapes_BND,
 )
 
-PAIRS = {"dropout": (dropout_forward, dropout_backward), "drop path": (drop_path_forward, drop_path_backward)}
+def add_branch(a, p, rng):
+    return add_branch_forward(np.full_like(a, 3), a, p, p / 2, rng, a.shape)
+
+
+PAIRS = {"dropout": (dropout_forward, dropout_backward), "drop path": (drop_path_forward, drop_path_backward),
+         "add branch": (add_branch, add_branch_backward)}
 
 
 @given(shapes_BND(), st.sampled_from(list(PAIRS)), st.sampled_from([0.1, 0.5]), seeds)
