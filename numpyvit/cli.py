@@ -135,6 +135,7 @@ def make_parser() -> Parser:
     p = commands.add_parser("augment", allow_abbrev=False,
                             help="draw a picture of a training batch, as it is and as train would see it")
     add_data(p)
+    add_device(p)
     p.add_argument("--out", type=path, metavar="FILE.png", required=True)
     p.add_argument("--quiet", action="store_true", help="show no progress")
     add_recipe(p)

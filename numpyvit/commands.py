@@ -235,6 +235,6 @@ def augment(args: argparse.Namespace) -> None:
     config, (train_set, _) = make_config(args, print)
     if config.val:
         train_set, _ = hold_out(train_set, config.val, config.seed)
-    picture = batch_picture(train_set, config.recipe, config.seed)
+    picture = batch_picture(train_set.to(args.device), config.recipe, config.seed)
     write_atomically(args.out, lambda f: picture.save(f, "PNG"))
     print(f"{args.out}: on the left images of {args.data or 'digits'}, on the right what training sees of them at first")

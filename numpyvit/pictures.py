@@ -7,6 +7,7 @@ import numpy as np
 
 from . import data
 from .backend import Array
+from .device import to_host
 from .recipes import Recipe, augmentation, mixing
 
 if TYPE_CHECKING:
@@ -16,13 +17,13 @@ SIDE, GAP = 8, 2     # images in a row and in a column; grey pixels between them
 
 
 def batch_picture(train: data.Dataset, recipe: Recipe, seed: int = 0) -> "Image":
-    """The first 64 images of training, as they are, and beside that as the recipe changes them."""
+    """The first 64 images of training, as they are, and beside that as the recipe changes them, where `train` is."""
     from PIL import Image
 
     def first(augment: data.Augment | None, mix: data.Mix | None) -> Array:
         batches = data.batches(train, recipe.batch_size, 64, seed, augment, mix)
         enough = islice(batches, -(-SIDE * SIDE // min(recipe.batch_size, len(train))))
-        return np.concatenate([images for images, _ in enough])[:SIDE * SIDE]
+        return np.concatenate([to_host(images) for images, _ in enough])[:SIDE * SIDE]
 
     panels = [tile(back(first(*how), train)) for how in ((None, None), (augmentation(recipe), mixing(recipe)))]
     both = np.concatenate([panels[0], np.full_like(panels[0][:, :4 * GAP], 128), panels[1]], axis=1)

@@ -54,3 +54,10 @@ def test_the_command(tmp_path, capsys):
     assert drawn[0] != drawn[1]
     assert main(["augment", "--out", str(out)]) == 2  # what is there stays
     assert Image.open(out).convert("RGB").tobytes() == drawn[1]
+
+
+def test_the_picture_is_the_same_on_both_devices(cupy):
+    train, recipe = some(8, 6, 3), dataclasses.replace(recipes["own"], batch_size=24, flip=True, randaugment=2, cutmix=1.0)
+    here, there = (np.asarray(batch_picture(train.to(device), recipe, 1)).astype(int) for device in ("cpu", "cuda"))
+    assert abs(here - there).max() <= 1
+    assert (here == there).mean() > 0.99
