@@ -165,8 +165,7 @@ class Run:
             for images, labels in self.batches() if not self.finished else ():
                 whole = self.step >= (1 - r.whole) * self.steps
                 loss, norm = take(images, labels, self.step, self.rate(self.step), whole)
-                self.watch(loss, "loss")
-                self.watch(norm, "gradients' norm")
+                self.watch(loss, norm)
                 self.step += 1
                 self.loss_sum = self.loss_sum + loss * len(labels)
                 ends = self.step % self.epoch_steps == 0
@@ -200,7 +199,7 @@ class Run:
 
         def on_threads(images: Array, labels: Array, step: int, lr: float, all_patches: bool) -> tuple[Any, Any]:
             loss, grads = threads.loss_and_grad(self.params, images, labels, step, all_patches=all_patches)
-            self.watch(loss, "loss")
+            self.watch(loss, 0.0)
             return loss, self.optimizer.step(self.params, grads, lr, clip, threads.each)
 
         if self.device == "cpu":
@@ -219,13 +218,14 @@ class Run:
             return ahead(found)
         return found if fits else ((to(images, self.device), to(labels, self.device)) for images, labels in found)
 
-    def watch(self, value: Any, what: str) -> None:
-        """Stop at a value that is not finite: at once, or on a GPU, where a look would make it wait, when settle looks."""
-        if isinstance(value, float):
-            self.check_finite(value, what)
+    def watch(self, loss: Any, norm: Any) -> None:
+        """Stop where one of them is not finite: at once, or on a GPU, where a look would make it wait, when settle looks."""
+        if isinstance(loss, float):
+            self.check_finite(loss, "loss")
+            self.check_finite(norm, "gradients' norm")
         else:
-            xp = get_xp(value)
-            self.failed = xp.where((self.failed == xp.asarray(-1)) & ~xp.isfinite(value), self.step, self.failed)
+            xp = get_xp(loss)
+            self.failed = xp.where((self.failed == xp.asarray(-1)) & ~xp.isfinite(loss + norm), self.step, self.failed)
 
     def settle(self) -> None:
         """Read what a GPU has added up since the last time, and stop where a step was not finite."""
