@@ -6,9 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from standin import strict
 
 from numpyvit import SGD, AdamW, Muon, UserError, ViT, ViTConfig, Workers, cross_entropy, kernels
+from numpyvit.backend import count_values
 from numpyvit.data import (
     Dataset,
     affine,
@@ -168,6 +170,16 @@ def test_what_is_missing_is_told(monkeypatch):
 AUGMENTS = {"shift": shift(2), "flip": flip(), "affine": affine(10, 0.1, 2, 0.1), "erase": erase(0.5),
             "randaugment": randaugment(2, 9.0), "several": compose(shift(1), flip(), erase(0.3))}
 MIXES = {"nothing": None, "mixup": mixup(0.3), "cutmix": cutmix(1.0), "one of both": one_of(mixup(0.3), cutmix(1.0))}
+
+
+@given(st.integers(0, 50), st.integers(1, 9), seeds)
+def test_values_are_counted_without_waiting(no_waiting, m, n, seed):
+    x = np.random.default_rng(seed).integers(0, n, m)
+    there = to(x, "cuda")
+    with no_waiting():
+        found = count_values(there, n)
+    assert np.array_equal(to_host(found), np.bincount(x, minlength=n))
+    assert np.array_equal(count_values(x, n), np.bincount(x, minlength=n))
 
 
 @pytest.mark.parametrize(("augment", "mix"), [*((AUGMENTS[name], None) for name in AUGMENTS),

@@ -132,9 +132,8 @@ def writable(y: Array) -> bool:
     """Whether cuBLAS can write to y (..., m, n) as it lies: the leading axes go through memory as one would, and each row is
     a run of it."""
     axes = [(size, step) for size, step in zip(y.shape[:-2], y.strides[:-2], strict=True) if size > 1]
-    (m, n), (by_row, by_column) = y.shape[-2:], y.strides[-2:]
-    return (all(step == size * next_step for (_, step), (size, next_step) in pairwise(axes))
-            and (by_column == y.itemsize or n == 1) and (by_row >= n * y.itemsize or m == 1))
+    merge = all(step == size * next_step for (_, step), (size, next_step) in pairwise(axes))
+    return merge and (y.strides[-1] == y.itemsize or y.shape[-1] == 1)
 
 
 def laid_out(x: Array) -> tuple[Array, bool, int, int]:
