@@ -41,6 +41,13 @@ def fused(f: Any, x: Array) -> Any:
     return TWINS.get(f.__name__, f)
 
 
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a (..., m, k), b (..., k, n)  ->  a @ b (..., m, n), in `out` where that is given."""
+    if (twin := fused(matmul, a)) is not matmul:
+        return twin(a, b, out)
+    return get_xp(a).matmul(a, b, out=out)
+
+
 def as_rows(x: Array) -> Array:
     """(..., D) -> (n, D), a view where the memory allows. One 2-D product is 1.1 to 3.5 times faster than many."""
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
@@ -82,6 +89,8 @@ def row_dot(a: Array, b: Array) -> Array:
 
 def col_sum(x: Array) -> Array:
     """Sum over all axes but the last: (..., D) -> (D,). As a product with ones, 2 to 3 times faster than `x.sum(0)`."""
+    if (twin := fused(col_sum, x)) is not col_sum:
+        return twin(x)
     rows = as_rows(x)
     return constant(get_xp(x), rows.shape[0], x.dtype) @ rows
 

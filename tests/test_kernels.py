@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standin import blas, compiled, strict
 
-from numpyvit import kernels, losses, muon, optim
-from numpyvit.backend import fused, get_xp
+from numpyvit import backend, kernels, losses, muon, optim
+from numpyvit.backend import col_sum, fused, get_xp, matmul
 from numpyvit.device import to, to_host
 from numpyvit.errors import UserError
 from numpyvit.graph import Tape
@@ -21,7 +21,7 @@ from numpyvit.layers import dropout, few_queries, gelu, keys_first, layernorm, l
 from numpyvit.layers.dropout import draw_mask
 from numpyvit.testing import assert_gradients, normal, seeds
 
-PAGES = dropout, layernorm, gelu, softmax, losses, keys_first, optim, muon, linear, few_queries, patch_dropout
+PAGES = backend, dropout, layernorm, gelu, softmax, losses, keys_first, optim, muon, patch_dropout
 READABLE = {name: getattr(page, name) for page in PAGES for name in TWINS if hasattr(page, name)}
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
@@ -36,21 +36,22 @@ def assert_agree(found, wanted, dtype):
     np.testing.assert_allclose(to_host(found), wanted, rtol=200 * eps, atol=100 * eps * (1 + abs(wanted).max(initial=0)))
 
 
-def assert_twins_agree(name, inputs, dtype, seed, options=()):
-    """Forward and backward of the readable pair on the host, and of the twins: they agree."""
-    options = dict(options)
-    f, b = READABLE[f"{name}_forward"], READABLE[f"{name}_backward"]
+def assert_same_there(page, name, inputs, dtype, seed, **options):
+    """A page's pair on the host, and what runs on a GPU in its place, its twins if it has any: they agree."""
+    f, b = getattr(page, f"{name}_forward"), getattr(page, f"{name}_backward")
+    f2, b2 = (fused(g, *there(np.zeros(1, dtype))) for g in (f, b))
     y, cache = f(*inputs, **options)
     on_gpu = [to(a, "cuda") if isinstance(a, np.ndarray) else a for a in inputs]
-    y2, cache2 = TWINS[f"{name}_forward"](*on_gpu, **options)
+    y2, cache2 = f2(*on_gpu, **options)
     assert_agree(y2, y, dtype)
     dy = np.asarray(normal(np.shape(y), seed + 9, dtype)) if np.shape(y) else 1.0
     grads = b(dy, cache)
-    grads2 = TWINS[f"{name}_backward"](to(dy, "cuda") if np.shape(y) else 1.0, cache2)
+    grads2 = b2(to(dy, "cuda") if np.shape(y) else 1.0, cache2)
     grads, grads2 = (g if isinstance(g, tuple) else (g,) for g in (grads, grads2))
-    assert len(grads) == len(grads2)
     for found, wanted in zip(grads2, grads, strict=True):
-        assert_agree(found, wanted, dtype)
+        assert (found is None) == (wanted is None)
+        if found is not None:
+            assert_agree(found, wanted, dtype)
 
 
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -61,24 +62,19 @@ shapes = st.tuples(st.integers(0, 5), st.integers(1, 9), st.sampled_from([1, 2, 
 @settings(max_examples=15)
 def test_layernorm(cupy, shape, dtype, seed):
     x, gamma, beta = normal(shape, seed, dtype), normal(shape[-1:], seed + 1, dtype), normal(shape[-1:], seed + 2, dtype)
-    assert_twins_agree("layernorm", [x, gamma, beta, 0.1], dtype, seed)
-
-
-def test_layernorm_of_more_rows_than_a_block_adds_up(cupy, monkeypatch):
-    monkeypatch.setattr(kernels.layernorm, "CHUNK", 3)
-    assert_twins_agree("layernorm", [normal((4, 5, 40), 0), normal((40,), 1), normal((40,), 2), 0.1], np.float64, 0)
+    assert_same_there(layernorm, "layernorm", [x, gamma, beta, 0.1], dtype, seed)
 
 
 @given(shapes, dtypes, seeds)
 @settings(max_examples=15)
 def test_gelu(cupy, shape, dtype, seed):
-    assert_twins_agree("gelu_tanh", [4 * normal(shape, seed, dtype)], dtype, seed)
+    assert_same_there(gelu, "gelu_tanh", [4 * normal(shape, seed, dtype)], dtype, seed)
 
 
 @given(shapes, dtypes, seeds)
 @settings(max_examples=15)
 def test_softmax(cupy, shape, dtype, seed):
-    assert_twins_agree("softmax", [normal(shape, seed, dtype) * 5], dtype, seed)
+    assert_same_there(softmax, "softmax", [normal(shape, seed, dtype) * 5], dtype, seed)
 
 
 @given(st.integers(0, 9), st.integers(1, 40), st.booleans(), st.sampled_from([0.0, 0.1]), st.sampled_from([None, 20]),
@@ -87,7 +83,7 @@ def test_softmax(cupy, shape, dtype, seed):
 def test_cross_entropy(cupy, B, K, soft, smoothing, count, dtype, seed):
     logits = normal((B, K), seed, dtype) * 5
     targets = abs(normal((B, K), seed + 1, dtype)) if soft else np.random.default_rng(seed).integers(0, K, B)
-    assert_twins_agree("cross_entropy", [logits, targets], dtype, seed, {"smoothing": smoothing, "count": count})
+    assert_same_there(losses, "cross_entropy", [logits, targets], dtype, seed, smoothing=smoothing, count=count)
     before = targets.copy()
     moved, = there(targets)
     TWINS["cross_entropy_forward"](to(logits, "cuda"), moved, smoothing=0.5)
@@ -118,20 +114,21 @@ def test_attention(cupy, B, h, M, N, dropped, stored, dtype, seed):
 @settings(max_examples=25)
 def test_linear(cupy, lead, I, O, bias, dtype, seed):
     x, w, b = normal((*lead, 2, I), seed, dtype), normal((I, O), seed + 1, dtype), normal((O,), seed + 2, dtype)
-    if bias:
-        assert_twins_agree("linear", [x, w, b], dtype, seed)
-    else:
-        (y, cache), (y2, cache2) = linear.linear_forward(x, w, None), TWINS["linear_forward"](*there(x, w), None)
-        assert_agree(y2, y, dtype)
-        found, wanted = (f(dy, c, need_dx=False) for f, dy, c in (
-            (TWINS["linear_backward"], y2, cache2), (linear.linear_backward, y, cache)))
-        assert found[0] is found[2] is wanted[0] is wanted[2] is None
-        assert_agree(found[1], wanted[1], dtype)
+    assert_same_there(linear, "linear", [x, w, b if bias else None], dtype, seed)
+    x2, w2, dy = there(x, w, normal((*lead, 2, O), seed + 3, dtype))
+    assert linear.linear_backward(dy, linear.linear_forward(x2, w2, None)[1], need_dx=False)[0] is None
 
 
-def test_linear_of_more_rows_than_a_block_adds_up(cupy, monkeypatch):
-    monkeypatch.setattr(kernels.linear, "CHUNK", 3)
-    assert_twins_agree("linear", [normal((40, 5), 0), normal((5, 33), 1), normal((33,), 2)], np.float64, 0)
+@given(st.integers(0, 40), st.sampled_from([1, 32, 33, 70]), st.booleans(), st.sampled_from([1, 3, 256]), dtypes, seeds)
+@settings(max_examples=25)
+def test_column_sums(cupy, rows, D, both, chunk, dtype, seed):
+    """Also of more rows than a block adds up."""
+    x, factor = normal((rows, D), seed, dtype), normal((rows, D), seed + 1, dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels.columns, "CHUNK", chunk)
+        found = kernels.columns.column_sums(*there(x, factor)[:1 + both])
+        assert_agree(col_sum(*there(x[None])), x.sum(0), dtype)
+    assert_agree(found, np.array([x.sum(0), (x * factor).sum(0)][:1 + both]), dtype)
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(3, 6), st.sampled_from([1, 2, 3]), st.booleans(), st.booleans(),
@@ -139,17 +136,9 @@ def test_linear_of_more_rows_than_a_block_adds_up(cupy, monkeypatch):
 @settings(max_examples=25)
 def test_few_queries(cupy, B, h, N, rows, bias, dropped, dtype, seed):
     D = 4 * h
-    x, w, b, do = (normal(s, seed + i, dtype) for i, s in enumerate([(B, N, D), (D, 3 * D), (3 * D,), (B, rows, D)]))
+    x, w, b = (normal(s, seed + i, dtype) for i, s in enumerate([(B, N, D), (D, 3 * D), (3 * D,)]))
     mask = draw_mask(np.random.default_rng(seed), (N, B, h, rows), 0.3, x) if dropped else None
-    o, cache = few_queries.few_queries_forward(x, w, b if bias else None, h, rows, mask)
-    wanted = few_queries.few_queries_backward(do, cache)
-    x2, w2, b2, do2 = there(x, w, b, do)
-    o2, cache2 = TWINS["few_queries_forward"](x2, w2, b2 if bias else None, h, rows, there(mask)[0] if dropped else None)
-    found = TWINS["few_queries_backward"](do2, cache2)
-    assert_agree(o2, o, dtype)
-    for mine, theirs in zip(found[:2 + bias], wanted[:2 + bias], strict=True):
-        assert_agree(mine, theirs, dtype)
-    assert bias or found[2] is wanted[2] is None
+    assert_same_there(few_queries, "few_queries", [x, w, b if bias else None, h, rows, mask], dtype, seed)
 
 
 @given(st.integers(0, 5), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 9, 2**64]), seeds)
@@ -214,18 +203,20 @@ def test_products_of_any_layout(cupy, lead, m, k, n, of_a, of_b, of_out, alpha, 
     a, b, y = (normal((*lead, *s), seed + i, dtype) for i, s in enumerate([(m, k), (k, n), (m, n)]))
     wanted = dtype(alpha) * (a @ b) + dtype(beta) * y
     a2, b2, out = (lay(x, layout) for x, layout in zip(there(a, b, y), (of_a, of_b, of_out), strict=True))
-    found = products.matmul(a2, b2, out, alpha, beta)
+    found = products.product(a2, b2, out, alpha, beta)
     assert found is out
     assert_agree(out, wanted, dtype)
-    assert_agree(products.matmul(*there(a, b)), a @ b, dtype)
+    assert matmul(a2, b2, out) is out
+    for y in (out, matmul(*there(a, b))):
+        assert_agree(y, a @ b, dtype)
 
 
 def test_products_refuse_what_does_not_fit(cupy):
     a, b = there(normal((2, 3), 0), normal((3, 4), 1))
     with pytest.raises(ValueError, match="does not make"):
-        products.matmul(b, a)
+        matmul(b, a)
     with pytest.raises(ValueError, match="float32 times float64"):
-        products.matmul(a.astype("f4"), b)
+        matmul(a.astype("f4"), b)
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("float32", 0, 1e-6), ("tf32", 1e-5, 1e-3), ("float16", 1e-5, 1e-3)])
@@ -233,8 +224,8 @@ def test_products_in_a_lower_precision_are_so_far_off(cupy, name, low, high):
     a, b = normal((40, 50), 0, np.float32), normal((50, 60), 1, np.float32)
     exact = a.astype("f8") @ b.astype("f8")
     with products.precision(name):
-        found = to_host(products.matmul(*there(a, b)))
-        double = to_host(products.matmul(*there(a.astype("f8"), b.astype("f8"))))
+        found = to_host(matmul(*there(a, b)))
+        double = to_host(matmul(*there(a.astype("f8"), b.astype("f8"))))
     assert (low if is_standin(cupy) else 0) <= np.linalg.norm(found - exact) / np.linalg.norm(exact) < high
     assert np.allclose(double, exact, rtol=1e-12)
     assert found.dtype == np.float32
@@ -300,7 +291,7 @@ def test_gradients_of_the_twins_by_differences(cupy):
                      x[:, 0])
 
 
-CODES = {page: getattr(kernels, page).CODE for page in ("gelu", "layernorm", "losses", "optim", "softmax")}
+CODES = {name: page.CODE for name, page in vars(kernels).items() if hasattr(page, "CODE")}
 
 
 @pytest.mark.parametrize("page", CODES)

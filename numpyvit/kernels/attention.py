@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..backend import Array, get_xp
 from .launch import by_rows, solid
-from .products import matmul
+from .products import product
 from .softmax import CODE
 
 STORED = 2**26
@@ -26,7 +26,7 @@ def queries(q: Array, N: int) -> Iterator[slice]:
 
 def probabilities(q: Array, k: Array) -> Array:
     """q (B, h, m, E), k (B, h, N, E)  ->  softmax(q k' / sqrt(E)), (B, h, m, N)."""
-    a = matmul(q, k.swapaxes(-1, -2))
+    a = product(q, k.swapaxes(-1, -2))
     N = a.shape[-1]
     by_rows(CODE, "softmax_forward", a.size // N, a, a, q.shape[-1] ** -0.5, N, dtype=a.dtype)
     return a
@@ -45,7 +45,7 @@ def keys_first_forward(q: Array, k: Array, v: Array, mask: Array | None = None) 
     for part in queries(q, N):
         a = probabilities(q[:, :, part], k)
         here = by_query(mask, part)
-        matmul(a if here is None else a * here, v, out=o[:, :, part])
+        product(a if here is None else a * here, v, out=o[:, :, part])
     return o, (q, k, v, a if B * h * M * N <= STORED else None, o, mask)
 
 
@@ -57,10 +57,10 @@ def keys_first_backward(do: Array, cache: Cache, out: Array | list[Array]) -> No
     for part in queries(q, N):
         a, here = kept if kept is not None else probabilities(q[:, :, part], k), by_query(mask, part)
         d = do[:, :, part]
-        matmul((a if here is None else a * here).swapaxes(-1, -2), d, out=sums[1], beta=float(part.start > 0))
-        da = matmul(d, v.swapaxes(-1, -2))
+        product((a if here is None else a * here).swapaxes(-1, -2), d, out=sums[1], beta=float(part.start > 0))
+        da = product(d, v.swapaxes(-1, -2))
         da = da if here is None else da * here
         by_rows(CODE, "softmax_backward", da.size // N, da, a, da, q.shape[-1] ** -0.5, N, dtype=da.dtype)
-        matmul(da, k, out=dq[:, :, part])
-        matmul(da.swapaxes(-1, -2), q[:, :, part], out=sums[0], beta=float(part.start > 0))
+        product(da, k, out=dq[:, :, part])
+        product(da.swapaxes(-1, -2), q[:, :, part], out=sums[0], beta=float(part.start > 0))
     dk[...], dv[...] = sums[0], sums[1]

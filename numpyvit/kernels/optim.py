@@ -7,7 +7,7 @@ from ..backend import Array, get_xp
 from ..muon import ROUNDS, A, B, C
 from ..optim import Numbers
 from .launch import by_elements
-from .products import matmul
+from .products import product
 
 CODE = """
 extern "C" __global__ void adamw_update(T* p, const T* grad, T* m, T* v, T* average, const T* scale, const T* numbers, T b1,
@@ -38,6 +38,6 @@ def orthogonal(m: Array) -> Array:
     tall = m.shape[-2] > m.shape[-1]
     x = x.swapaxes(-2, -1) if tall else x
     for _ in range(ROUNDS):
-        xx = matmul(x, x.swapaxes(-2, -1))
-        x = matmul(matmul(xx, xx, xx.copy(), alpha=C, beta=B), x, x.copy(), beta=A)
+        xx = product(x, x.swapaxes(-2, -1))
+        x = product(product(xx, xx, xx.copy(), alpha=C, beta=B), x, x.copy(), beta=A)
     return x.swapaxes(-2, -1) if tall else x

@@ -87,7 +87,12 @@ def handle(device: int) -> Handle:
     return Handle()
 
 
-def matmul(a: Array, b: Array, out: Array | None = None, alpha: float = 1.0, beta: float = 0.0) -> Array:
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """The twin of backend.py's."""
+    return product(a, b, out)
+
+
+def product(a: Array, b: Array, out: Array | None = None, alpha: float = 1.0, beta: float = 0.0) -> Array:
     """a (..., m, k), b (..., k, n)  ->  alpha a b + beta out, (..., m, n), in `out`, where that is given. Leading axes are
     the same in all. beta = 0: whatever `out` holds."""
     import cupy

@@ -21,6 +21,9 @@ and a thin class that only knows where its weights are in a Buffer. The function
 to the Buffer they are given. Neither changes its inputs, `dy` or the cache. (A layer that does nothing, as dropout in
 evaluation, may hand back `x` or `dy` itself.)
 
+Where a class calls `fused(f, x)(...)`, read f(...): that is what it is for a NumPy array, and for one on a GPU a kernel
+that computes the same. `matmul(a, b)` is a @ b, and `col_sum(x)` the sum over all axes but the last (backend.py has both).
+
 Letters, with one meaning everywhere:
 
     B  images in a batch          H, W, C  height, width, channels of an image

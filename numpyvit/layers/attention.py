@@ -67,7 +67,7 @@ class Attention:
             mask = draw_mask(rng, (N, B, self.heads, N), self.dropout, x)[..., :rows]
         if rows is not None and turn is None:                            # few_queries.py has no keys to turn
             w, b = params[self.qkv.w], params[self.qkv.b] if self.qkv.b else None
-            o, c2 = fused(few_queries_forward, x)(x, w, b, self.heads, rows, mask)     # (B, rows, D)
+            o, c2 = few_queries_forward(x, w, b, self.heads, rows, mask)         # (B, rows, D)
             y, c3 = self.proj.forward(params, o)
             return y, (None, c2, c3, None)
         qkv, c1 = self.qkv.forward(params, x)                            # (B, N, 3D)
@@ -85,7 +85,7 @@ class Attention:
         c1, c2, c3, turn = cache
         do = self.proj.backward(dy, c3, grads)                           # (B, rows or N, D)
         if c1 is None:
-            dx, dw, db = fused(few_queries_backward, do)(do, c2)
+            dx, dw, db = few_queries_backward(do, c2)
             grads[self.qkv.w] += dw
             if self.qkv.b:
                 grads[self.qkv.b] += db

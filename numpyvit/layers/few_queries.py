@@ -11,7 +11,7 @@ keys and values.
 
 from typing import Any
 
-from ..backend import Array, col_sum, get_xp, transposed
+from ..backend import Array, col_sum, get_xp, matmul, transposed
 from .linear import linear_backward, linear_forward
 
 
@@ -31,11 +31,11 @@ def few_queries_forward(x: Array, w: Array, b: Array | None, heads: int, rows: i
     q = by_head(q.reshape(B * rows, D), h)                               # (h, B * rows, E)
     wk, wv = by_head(w[:, D:2 * D], h), by_head(w[:, 2 * D:], h)         # (h, D, E)
     u = xp.empty((B * rows, h, D), x.dtype)                              # Wk q, for each head
-    xp.matmul(q, wk.swapaxes(1, 2), out=u.swapaxes(0, 1))
+    matmul(q, wk.swapaxes(1, 2), out=u.swapaxes(0, 1))
     u = u.reshape(B, rows * h, D)
 
     a = xp.empty((N, B, rows * h), x.dtype)                              # keys first, as in attention.py
-    xp.matmul(x, transposed(u, (D // h) ** -0.5), out=a.swapaxes(0, 1))
+    matmul(x, transposed(u, (D // h) ** -0.5), out=a.swapaxes(0, 1))
     a -= a.max(0)
     xp.exp(a, out=a)
     a *= 1 / col_sum(a.reshape(N, B * rows * h)).reshape(B, rows * h)
@@ -43,9 +43,9 @@ def few_queries_forward(x: Array, w: Array, b: Array | None, heads: int, rows: i
         mask = mask.swapaxes(2, 3).reshape(a.shape)
     p = a if mask is None else a * mask
 
-    m = p.transpose(1, 2, 0) @ x                                         # (B, J, D), sum_j p_j x_j
+    m = matmul(p.transpose(1, 2, 0), x)                                  # (B, J, D), sum_j p_j x_j
     o = xp.empty((B * rows, h, D // h), x.dtype)
-    xp.matmul(m.reshape(B * rows, h, D).swapaxes(0, 1), wv, out=o.swapaxes(0, 1))
+    matmul(m.reshape(B * rows, h, D).swapaxes(0, 1), wv, out=o.swapaxes(0, 1))
     total = 1 if mask is None else p.sum(0).reshape(B * rows, h, 1)      # sum_j p_j
     if b is not None:
         o += total * b[2 * D:].reshape(h, D // h)
@@ -58,25 +58,25 @@ def few_queries_backward(do: Array, cache: tuple) -> tuple[Array, Array, Array |
     xp, (B, _, D), h, rows = get_xp(x), x.shape, len(q), do.shape[1]
     do = by_head(do.reshape(B * rows, D), h)                             # (h, B * rows, E)
     dw = xp.empty((D, 3 * D), x.dtype)
-    xp.matmul(m.reshape(B * rows, h, D).transpose(1, 2, 0), do, out=by_head(dw[:, 2 * D:], h))
+    matmul(m.reshape(B * rows, h, D).transpose(1, 2, 0), do, out=by_head(dw[:, 2 * D:], h))
     dm = xp.empty(u.shape, x.dtype)                                      # o = m wv + total bv
-    xp.matmul(do, wv.swapaxes(1, 2), out=dm.reshape(B * rows, h, D).swapaxes(0, 1))
+    matmul(do, wv.swapaxes(1, 2), out=dm.reshape(B * rows, h, D).swapaxes(0, 1))
 
     da = xp.empty_like(a)
-    xp.matmul(x, transposed(dm, 1.0), out=da.swapaxes(0, 1))             # m = p' x
+    matmul(x, transposed(dm, 1.0), out=da.swapaxes(0, 1))                # m = p' x
     if mask is not None:
         if b is not None:                                                # total = sum_j p_j
-            da += (do @ b[2 * D:].reshape(h, -1, 1))[..., 0].T.reshape(B, rows * h)
+            da += matmul(do, b[2 * D:].reshape(h, -1, 1))[..., 0].T.reshape(B, rows * h)
         da *= mask                                                       # p = a mask
     ds = a * (da - (da * a).sum(0)) * (D // h) ** -0.5                   # a = softmax(x u' / sqrt(E))
 
-    du = ds.transpose(1, 2, 0) @ x                                       # (B, J, D)
-    dx = p.swapaxes(0, 1) @ dm                                           # m = p' x
-    dx += ds.swapaxes(0, 1) @ u                                          # s = x u'
+    du = matmul(ds.transpose(1, 2, 0), x)                                # (B, J, D)
+    dx = matmul(p.swapaxes(0, 1), dm)                                    # m = p' x
+    dx += matmul(ds.swapaxes(0, 1), u)                                   # s = x u'
     du = du.reshape(B * rows, h, D).swapaxes(0, 1)                       # (h, B * rows, D)
-    xp.matmul(du.swapaxes(1, 2), q, out=by_head(dw[:, D:2 * D], h))      # u = q wk'
+    matmul(du.swapaxes(1, 2), q, out=by_head(dw[:, D:2 * D], h))         # u = q wk'
     dq = xp.empty((B * rows, h, D // h), x.dtype)
-    xp.matmul(du, wk, out=dq.swapaxes(0, 1))
+    matmul(du, wk, out=dq.swapaxes(0, 1))
     dx_rows, dw[:, :D], dbq = linear_backward(dq.reshape(B, rows, D), c1)
     dx[:, :dx_rows.shape[1]] += dx_rows                                  # the tokens that asked were also asked
     if b is None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..backend import Array, as_rows, col_sum, fused
+from ..backend import Array, as_rows, col_sum, matmul
 from ..params import Buffer, Initialiser, Param, xavier, zeros
 
 Cache = tuple[Array, Array, bool]
@@ -10,7 +10,7 @@ Cache = tuple[Array, Array, bool]
 
 def linear_forward(x: Array, w: Array, b: Array | None) -> tuple[Array, Cache]:
     """x (..., I), w (I, O), b (O,) or None  ->  y (..., O), cache."""
-    y = as_rows(x) @ w
+    y = matmul(as_rows(x), w)
     if b is not None:
         y += b
     return y.reshape(*x.shape[:-1], w.shape[1]), (x, w, b is not None)
@@ -27,8 +27,8 @@ def linear_backward(dy: Array, cache: Cache, need_dx: bool = True) -> tuple[Arra
     """
     x, w, has_bias = cache
     dy_rows = as_rows(dy)
-    dx = (dy_rows @ w.T).reshape(x.shape) if need_dx else None
-    dw = as_rows(x).T @ dy_rows
+    dx = matmul(dy_rows, w.T).reshape(x.shape) if need_dx else None
+    dw = matmul(as_rows(x).T, dy_rows)
     db = col_sum(dy) if has_bias else None
     return dx, dw, db
 
@@ -42,11 +42,11 @@ class Linear:
 
     def forward(self, params: Buffer, x: Array) -> tuple[Array, Cache]:
         """x (..., I)  ->  y (..., O), cache."""
-        return fused(linear_forward, x)(x, params[self.w], params[self.b] if self.b else None)
+        return linear_forward(x, params[self.w], params[self.b] if self.b else None)
 
     def backward(self, dy: Array, cache: Cache, grads: Buffer, need_dx: bool = True) -> Array | Any:
         """dy (..., O)  ->  dx (..., I), None unless need_dx; adds dw, db into grads."""
-        dx, dw, db = fused(linear_backward, dy)(dy, cache, need_dx)
+        dx, dw, db = linear_backward(dy, cache, need_dx)
         grads[self.w] += dw
         if self.b:
             grads[self.b] += db

@@ -16,7 +16,7 @@ that end Lee et al., 2021, "Vision Transformer for Small-Size Datasets", section
 
 from typing import Any
 
-from ..backend import Array, fused, get_xp
+from ..backend import Array, get_xp
 from ..params import Buffer, Param, xavier, zeros
 from .linear import Cache, linear_backward, linear_forward
 
@@ -80,11 +80,11 @@ class PatchEmbed:
     def forward(self, params: Buffer, images: Array) -> tuple[Array, Cache]:
         """images (B, H, W, C)  ->  tokens (B, H/P1 * W/P2, D), cache."""
         patches = overlapping_patchify(images, self.patch, self.overlap) if self.overlap else patchify(images, self.patch)
-        return fused(linear_forward, patches)(patches, params[self.w], params[self.b])
+        return linear_forward(patches, params[self.w], params[self.b])
 
     def backward(self, dy: Array, cache: Cache, grads: Buffer, need_dx: bool = True) -> Array | Any:
         """dy (B, H/P1 * W/P2, D)  ->  dimages (B, H, W, C), None unless need_dx; adds dw, db into grads."""
-        dpatches, dw, db = fused(linear_backward, dy)(dy, cache, need_dx)
+        dpatches, dw, db = linear_backward(dy, cache, need_dx)
         grads[self.w] += dw
         grads[self.b] += db
         if not need_dx:
