@@ -65,7 +65,8 @@ class GraphStep:
                  ) -> tuple[Array, Array]:
         """images (B, H, W, C), labels (B,) or (B, K), the number of the step, its rate  ->  loss, the gradients' norm before
         clipping: arrays of no dimension, for which nothing has waited."""
-        inputs, draws = (images, labels, self.optimizer.numbers(lr, self.params.flat)), partial(self.workers.draws, index, 0)
+        inputs = images, labels, self.optimizer.begin_step(lr, self.params.flat)
+        draws = partial(self.workers.draws, index, 0)
         kind = images.shape, labels.shape, labels.dtype.char, all_patches
         if self.capture and kind not in self.tapes:
             self.tapes[kind] = Tape(draws(), self.xp)

@@ -146,10 +146,10 @@ class AdamW:
         check_same(params, grads, self.m)
         norm = grad_norm(grads)
         if may_step(norm):
-            self.update(params, grads, self.numbers(lr, params.flat), clip_factor(norm, clip), each)
+            self.update(params, grads, self.begin_step(lr, params.flat), clip_factor(norm, clip), each)
         return norm
 
-    def numbers(self, lr: float, like: Array) -> Numbers:
+    def begin_step(self, lr: float, like: Array) -> Numbers:
         """Begin a step. What is new in it and the same for all weights: lr; rate and eps of p -= rate m / (sqrt(v) + eps),
         with both corrections moved out of the elements; and what the average keeps of itself, which is little at first, so
         that it soon forgets the first weights. On a GPU they are an array where `like` is."""

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,6 @@ from .classifier import Classifier
 from .data import Dataset
 from .device import free_memory, module_of, number, stream, to, to_host
 from .errors import UserError, check_choice
-from .graph import GraphStep
-from .kernels.products import PRECISIONS
-from .kernels.products import precision as products_in
-from .kernels.scaling import LossScale
 from .losses import accuracy, cross_entropy, cross_entropy_forward
 from .machine import ctrl_c
 from .parallel import Workers, ahead, micro_batch_size
@@ -53,9 +49,11 @@ class Run:
     def __init__(self, config: TrainConfig, folder: Path, train: Dataset, test: Dataset, device: str = "cpu",
                  precision: str = "float32") -> None:
         self.folder, self.test, self.device, self.precision = folder, test, device, precision
-        if precision != "float32" and device == "cpu":
+        if device != "cpu":
+            from .kernels.products import PRECISIONS  # here, since a CPU can do without reading all the kernels' code
+            check_choice("--precision", precision, PRECISIONS)
+        elif precision != "float32":
             raise UserError(f"--precision {precision} is for GPUs: add --device cuda, or leave it at float32")
-        check_choice("--precision", precision, PRECISIONS)
         self.train_set, self.val_set = train, None
         if config.val:
             self.train_set, self.val_set = datasets.hold_out(train, config.val, config.seed)
@@ -67,7 +65,10 @@ class Run:
         self.config, self.model = config, ViT(config.model)
         self.params = self.model.init(config.seed).to(device)
         self.optimizer = OPTIMIZERS[r.optimizer](self.params, (0.9, r.beta2), weight_decay=r.weight_decay, average=r.average)
-        self.scale = LossScale(module_of(device)) if precision == "float16" else None
+        self.scale = None
+        if precision == "float16":
+            from .kernels.scaling import LossScale
+            self.scale = LossScale(module_of(device))
         self.kept = self.optimizer.average            # the weights to evaluate and to keep
         self.epoch_steps = datasets.steps_per_epoch(len(self.train_set), r.batch_size)
         self.steps = r.epochs * self.epoch_steps
@@ -152,12 +153,11 @@ class Run:
 
         c, r = self.config, self.config.recipe
         loss_function = partial(cross_entropy, smoothing=r.smoothing)
-        in_precision = nullcontext() if self.device == "cpu" else products_in(self.precision)
         hidden = None if bar and sys.stderr else True                    # None: where stderr is no terminal
         with (locked(self.folder), ctrl_c() as stop,
               Workers(self.model, loss_function, c.seed, workers, c.micro_batch) as threads,
               np.errstate(over="ignore", invalid="ignore"),              # what is not finite is looked for below
-              stream(self.device), in_precision, self.stepper(threads) as take,
+              stream(self.device), self.stepper(threads) as take,
               tqdm(total=self.steps, initial=self.step, unit="step", disable=hidden, leave=False) as shown):
             began = mark = time.perf_counter()
             seconds_before = self.seconds
@@ -194,7 +194,8 @@ class Run:
 
     @contextmanager
     def stepper(self, threads: Workers) -> Iterator[Callable[..., tuple[Any, Any]]]:
-        """(images, labels, step, rate, all_patches) -> loss, norm: a step, over threads or on a GPU."""
+        """(images, labels, step, rate, all_patches) -> loss, norm: a step, over threads or on a GPU; there also what is
+        evaluated meanwhile is in the precision asked for."""
         clip = self.config.recipe.clip
 
         def on_threads(images: Array, labels: Array, step: int, lr: float, all_patches: bool) -> tuple[Any, Any]:
@@ -205,7 +206,10 @@ class Run:
         if self.device == "cpu":
             yield on_threads
         else:
-            with closing(GraphStep(threads, self.params, self.optimizer, clip, scale=self.scale)) as step:
+            from .graph import GraphStep
+            from .kernels.products import precision
+            step = GraphStep(threads, self.params, self.optimizer, clip, scale=self.scale)
+            with precision(self.precision), closing(step):
                 yield step
 
     def batches(self) -> Iterator[tuple[Array, Array]]:

@@ -106,25 +106,24 @@ def test_each_step_draws_masks_of_its_own_and_has_its_own_rate(cupy):
         assert abs(to_host(params.flat) - before).max() > 0.01
 
 
-def test_nothing_waits(no_waiting):
+def test_nothing_waits_and_what_was_returned_stays(no_waiting):
     x, labels = batch(CONFIG, 4, 0)
     model = ViT(CONFIG)
     params = model.init(0).to("cuda")
     with stream("cuda"):
         step = GraphStep(Workers(model), params, AdamW(params), 1.0)
         with no_waiting():
-            for i in range(4):
-                step(x, labels, i, 1e-3)
-
-
-def test_what_was_returned_stays(cupy):
-    x, labels = batch(CONFIG, 4, 0)
-    model = ViT(CONFIG)
-    params = model.init(0).to("cuda")
-    with stream("cuda"):
-        step = GraphStep(Workers(model), params, AdamW(params), 1.0)
-        shown = [step(x, labels, i, 1e-2) for i in range(5)]
+            shown = [step(x, labels, i, 1e-2) for i in range(5)]
         assert len({number(loss) for loss, _ in shown}) == len({number(norm) for _, norm in shown}) == 5
+
+
+def test_memory_that_is_not_there_is_an_error_that_no_pool_tries_to_mend(cupy):
+    """It would free what graphs write to."""
+    params = ViT(CONFIG).init(0).to("cuda")
+    pool = GraphStep(Workers(ViT(CONFIG)), params, AdamW(params)).pool
+    assert pool.malloc(1000)
+    with pytest.raises(MemoryError, match="cudaErrorMemoryAllocation"):
+        pool.malloc(2**50)
 
 
 def test_what_cannot_be_captured_is_said_and_goes_on_without(cupy, monkeypatch):
@@ -151,20 +150,20 @@ def test_a_tape_gives_the_generators_numbers(cupy):
         tape.rewind().fill(np.random.default_rng(1))
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("float32", 0, 2e-6), ("tf32", 1e-5, 3e-3), ("float16", 1e-5, 3e-3)])
-def test_gradients_in_each_precision(cupy, name, low, high):
+@pytest.mark.parametrize(("name", "low", "high"), [("float32", 0, 1e-6), ("tf32", 1e-4, 2e-3), ("float16", 1e-4, 2e-3)])
+@pytest.mark.parametrize("preset", ["mnist", "cifar10"])
+def test_gradients_in_each_precision(cupy, preset, name, low, high):
     """Against float64, on the host: what is said of them in kernels/products.py. Stand-in: products rounded as there."""
-    config = ViTConfig(8, 2, 1, 5, width=32, depth=3, heads=2, mlp_width=64)
-    model, x, labels = ViT(config), normal((6, 8, 8, 1), 0, np.float32), np.arange(6) % 5
+    model = ViT(presets[preset])
+    x, labels = normal((4, *model.config.image, model.config.channels), 0, np.float32), np.arange(4)
     params = model.init(0)
-    params.flat += normal(params.flat.shape, 0, np.float32) / 10
-    exact = model.init(0, np.float64)
-    exact.flat[...] = params.flat
+    params.flat += normal(params.flat.shape, 0, np.float32) / 50         # the head is zero else, and most gradients
+    exact = params.astype(np.float64)
     workers = Workers(model)
-    _, wanted = workers.piece(exact, x.astype("f8"), labels, None, 6, exact.zeros_like())
+    _, wanted = workers.piece(exact, x.astype("f8"), labels, None, 4, exact.zeros_like())
     there, scale = params.to("cuda"), LossScale(cupy)
     with stream("cuda"), precision(name):
-        _, found = workers.piece(there, to(x, "cuda"), to(labels, "cuda"), None, 6, there.zeros_like(), dloss=scale.value)
+        _, found = workers.piece(there, to(x, "cuda"), to(labels, "cuda"), None, 4, there.zeros_like(), dloss=scale.value)
         scale.unscale(found)
     error = np.linalg.norm(to_host(found.flat) - wanted.flat) / np.linalg.norm(wanted.flat)
     assert (low if is_standin(cupy) else 0) <= error < high              # a GPU may have no tf32

@@ -385,12 +385,23 @@ def get_current_stream(device_id: int = -1) -> Stream:
     return Stream.streams[-1] if Stream.streams else DEFAULT
 
 
+class Memory:
+    def __init__(self, size: int) -> None:
+        if size > Device.free:
+            raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
+        self.size = size
+
+
 class MemoryPool:
+    """It gives what its allocator gives. (The arrays here take their memory from NumPy.)"""
+
     def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
-        pass
+        self.allocator = allocator
 
     def malloc(self, size: int) -> Any:
-        raise NotImplementedError
+        if self.allocator is None:
+            raise Refused("the stand-in has no memory of its own")
+        return self.allocator(size)
 
     def free_all_blocks(self, stream: Any = None) -> None:
         not_while_capturing("free_all_blocks", "it waits for the device")
@@ -410,7 +421,8 @@ def cuda(gpus: int, error: str = "") -> Any:
 
     runtime = types.SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CUDARuntimeError)
     return types.SimpleNamespace(runtime=runtime, Device=Device, Stream=Stream, get_current_stream=get_current_stream,
-                                 MemoryPool=MemoryPool, using_allocator=using_allocator)
+                                 MemoryPool=MemoryPool, using_allocator=using_allocator, Memory=Memory,
+                                 MemoryPointer=lambda memory, offset: (memory, offset))
 
 
 def module() -> Any:
