@@ -1,31 +1,28 @@
 """numpyvit on a GPU, against the CPU and against PyTorch: `python benchmarks/gpu.py`; tables in Markdown, as they come.
 
-First what is computed, then how fast. Processes of their own do it, one at a time: what fails costs its own line, which says
-why, and what comes after it gets a new process. --only picks parts, --models the models, --sides the sides, --rounds how
-often each is timed. `--train DIR` does nothing but train on CIFAR-10, which it finds in DIR or brings there, as TRAIN says;
-options of `numpyvit train` that come with it overrule that.
+First what is computed, then how fast, in processes of their own, one at a time. --only picks parts, --models the models,
+--sides the sides, --rounds how often each is timed. `--train DIR` does nothing but train on CIFAR-10, which it finds in DIR
+or brings there, as TRAIN says; options of `numpyvit train` that come with it overrule that.
 """
 
 import argparse
 import gc
 import itertools
 import json
-import multiprocessing
 import subprocess
 import sys
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import Found, ask, table
 from speed import MODELS as CPU_MODELS
 from speed import draw, processor
 
@@ -49,8 +46,6 @@ SCALE = 2.0**12                          # of the gradients in float16 where the
 TRAIN = {"recipe": "cifar10-best", "preset": "cifar10-large", "epochs": 200, "batch-size": 256, "warmup": 5,
          "randaugment": 2, "cutmix": 1, "precision": "tf32"}
 TARGET = 0.9                             # the test accuracy wanted of it
-
-Found = tuple[list[str], Any]            # cells of a table, and a value that others need; None: it failed
 
 
 @contextmanager
@@ -228,61 +223,6 @@ def speed(name: str, batch: int, side: str, rounds: int, others: dict[tuple, flo
     return [f"{t * 1e3:.3f}", f"{(max(seconds) - min(seconds)) / 2 / t:.1%}", f"{batch / t:,.0f}",
             f"{other / t:.2f}" if other else "", f"{rate / 1e12:.2f}",
             f"{rate / peaks[precision]:.1%}" if precision in peaks else "", f"{taken / 2**20:,.0f}"], t
-
-
-def serve(connection: Connection) -> None:
-    """What a process does: answers (piece, its arguments) with what it finds, or with why it fails; until it gets None."""
-    sys.stdout = sys.stderr                                              # the tables are no place for others' words
-    while (order := connection.recv()) is not None:
-        try:
-            found = order[0](*order[1])
-        except Exception as error:
-            ours = isinstance(error, nv.UserError)
-            if not ours:
-                traceback.print_exc()
-            found = [("" if ours else f"{type(error).__name__}: ") + str(error).strip().split("\n")[0]], None
-        connection.send(found)
-
-
-def ask(limit: float, piece: Callable[..., Found], *args: Any, items: list[tuple]) -> Iterator[Found]:
-    """What a piece finds for each of the items, in one process; or in a new one after each that took it more than `limit`
-    seconds, or at which it failed."""
-    context, process = multiprocessing.get_context("spawn"), None
-    for item in items:
-        if process is None:
-            connection, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs,))
-            process.start()
-            theirs.close()                                               # so that its end shows at ours
-        connection.send((piece, (*args, *item)))
-        try:
-            found = connection.recv() if connection.poll(limit) else ([f"not done after {limit:.0f} s"], None)
-        except EOFError:
-            process.join()
-            found = [f"its process ended with code {process.exitcode}"], None
-        if found[1] is None or item is items[-1]:
-            if found[1] is not None:
-                connection.send(None)
-                process.join(10)
-            process.kill()
-            process.join()                                               # then its memory is free
-            process = None
-        yield found
-
-
-def table(limit: float, title: str, names: str, lines: Iterable[tuple], values: dict[tuple, Any]) -> None:
-    """A table of (first cells, piece, its arguments, items). Its values go to `values`, by first cells and item, at once."""
-    def row(*cells: object) -> None:
-        print("| " + " | ".join(str(cell)[:200].replace("|", "/") for cell in cells) + " |", flush=True)
-
-    columns = names.split(", ")
-    print(f"\n{title}\n")
-    row(*columns)
-    row(*["---"] * len(columns))
-    for first, piece, args, items in lines:
-        for item, (cells, value) in zip(items, ask(limit, piece, *args, items=items), strict=True):
-            row(*first, *item, *cells, *[""] * (len(columns) - len(first) - len(item) - len(cells)))
-            values[(*first, *item)] = value
 
 
 def correctness(args: argparse.Namespace) -> bool:

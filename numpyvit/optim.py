@@ -67,8 +67,8 @@ def may_step(norm: Any) -> bool:
 
 def adamw_update(p: Array, g: Array, m: Array, v: Array, average: Array | None, *, scale: Any, numbers: Numbers,
                  betas: tuple[float, float], weight_decay: float) -> None:
-    """p, g, m, v, average (n,), updated in place; g counts `scale` times. numbers: AdamW.numbers'. average: follows p, or
-    None."""
+    """p, g, m, v, average (n,), updated in place; g counts `scale` times. numbers: AdamW.begin_step's. average: follows p,
+    or None."""
     lr, rate, eps, keep = numbers
     b1, b2 = betas
     g = scale * g

@@ -326,6 +326,11 @@ class Device:
     def use(self) -> None:
         Device.used = self.number
 
+    def synchronize(self) -> None:
+        global reads
+        not_while_capturing("synchronize", "it waits for the device")
+        reads += 1
+
     @property
     def id(self) -> int:
         return self.number
