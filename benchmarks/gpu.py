@@ -108,6 +108,12 @@ def gpu(library: str) -> tuple[Callable[[], object], Callable[[], int]]:
     return xp.cuda.Device().synchronize, lambda: xp.cuda.Device().mem_info[0]
 
 
+@cache
+def at_start(library: str) -> int:
+    """The bytes that the GPU had left before this process computed anything."""
+    return gpu(library)[1]()
+
+
 def times(call: Callable[[], Any], wait: Callable[[], object], rounds: int) -> list[float]:
     """Seconds of one call, in so many rounds of some ROUND seconds, each from one wait to the next."""
     def one(calls: int) -> float:
@@ -212,8 +218,8 @@ def speed(name: str, batch: int, side: str, rounds: int, others: dict[tuple, flo
           precision: str) -> Found:
     """The time of one call. Value: its seconds. others: seconds to compare with, by what and precision."""
     library, _, mode = side.partition(" ")
+    before = at_start(library)
     wait, free = gpu(library)
-    before = free()
     with (torch_call if library == "PyTorch" else numpyvit_call)(MODELS[name], batch, mode, what, precision) as call:
         seconds, taken, y = times(call, wait, rounds), before - free(), call()
         if number((y - y).sum()) != 0:

@@ -34,7 +34,8 @@ def module_of(device: str) -> ModuleType:
                         "--device cpu") from None
     try:
         from cupy_backends.cuda.libs import cublas, nvrtc  # noqa: F401  to compute with, and to compile kernels
-    except ImportError as error:
+        nvrtc.getVersion()                                               # CuPy looks for the library now
+    except (ImportError, RuntimeError) as error:
         raise UserError(f"CuPy does not find CUDA's own libraries ({str(error).splitlines()[0]}): {INSTALL}") from None
     number = int(found[1] or 0)
     if number >= count:

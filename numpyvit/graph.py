@@ -49,7 +49,8 @@ class GraphStep:
     """step(images, labels, index, lr) trains `params` on a batch, on the GPU where they are, on the current stream.
 
     clip: the gradients' largest norm. capture: as a graph; else kernel by kernel. scale: of the loss, for float16. The first
-    step of a kind (shape of the batch, with all patches or not) runs kernel by kernel, and the second one is taken down.
+    step of a kind (shape of the batch, with all patches or not) runs kernel by kernel, in the room that the graphs had; the
+    second one is taken down.
     """
 
     def __init__(self, workers: Workers, params: Buffer, optimizer: AdamW, clip: float | None = None, capture: bool = True,
@@ -69,6 +70,7 @@ class GraphStep:
         draws = partial(self.workers.draws, index, 0)
         kind = images.shape, labels.shape, labels.dtype.char, all_patches
         if self.capture and kind not in self.tapes:
+            self.close()
             self.tapes[kind] = Tape(draws(), self.xp)
             return self.work(inputs, self.tapes[kind], all_patches)
         if not self.capture or not (kind in self.graphs or self.record(kind, inputs, self.tapes[kind], all_patches)):
@@ -107,11 +109,14 @@ class GraphStep:
                 stream.end_capture()
             if not isinstance(error, Exception):
                 raise
-            self.close()
-            self.capture = False
-            warnings.warn(f"the training step cannot be captured as a CUDA graph, and goes on kernel by kernel: {error}",
-                          RuntimeWarning, stacklevel=3)
-        return self.capture
+            why = str(error)
+        else:
+            return True
+        self.close()                                                     # here, where no traceback keeps the step's arrays
+        self.capture = False
+        warnings.warn(f"the training step cannot be captured as a CUDA graph, and goes on kernel by kernel: {why}",
+                      RuntimeWarning, stacklevel=3)
+        return False
 
     def more(self, size: int) -> Any:
         """Memory for the pool. Raises MemoryError where there is none: of an error of CUDA's the pool would free, to try
@@ -124,5 +129,7 @@ class GraphStep:
 
     def close(self) -> None:
         """Give the graphs' memory back. (A step after that captures anew.)"""
+        if self.graphs:
+            self.xp.cuda.get_current_stream().synchronize()              # the last one may still run
         self.graphs.clear()
         self.pool.free_all_blocks()

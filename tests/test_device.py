@@ -162,6 +162,12 @@ def test_what_is_missing_is_told(monkeypatch):
             patch.delattr(sys.modules["cupy_backends.cuda.libs"], "cublas")
             with pytest.raises(UserError, match=r"does not find CUDA's own libraries .*pip install"):
                 module_of("cuda")
+        with pytest.MonkeyPatch.context() as patch:
+            def missing():
+                raise RuntimeError("libnvrtc is not here")
+            patch.setattr(sys.modules["cupy_backends.cuda.libs"].nvrtc, "getVersion", missing)
+            with pytest.raises(UserError, match=r"own libraries \(libnvrtc is not here\): pip install"):
+                module_of("cuda")
         cupy.cuda = strict.cuda(0, "cudaErrorInsufficientDriver: CUDA driver version is insufficient")
         with pytest.raises(UserError, match=r"no GPU that it can use \(cudaErrorInsufficientDriver.*driver"):
             module_of("cuda")

@@ -58,7 +58,7 @@ def test_a_run_goes_on_on_the_other_device(cupy, sets, tmp_path, way):
     np.testing.assert_allclose(figures(tmp_path / "part"), figures(whole.folder), rtol=0.02)
 
 
-def test_nothing_in_the_loop_waits(cupy, sets, tmp_path, monkeypatch):
+def test_nothing_in_the_loop_waits(standin, sets, tmp_path, monkeypatch):
     """Runs of two and of six times the steps read as often: only at the end of the epoch, and when saving."""
     monkeypatch.setattr(training, "LOOK_EVERY", 1e9)
     monkeypatch.setattr(training, "SAVE_EVERY", 1e9)

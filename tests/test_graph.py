@@ -1,6 +1,7 @@
 """A training step as a CUDA graph, on the stand-in: it notes what is asked while a stream is captured, and does it later."""
 
 import dataclasses
+import weakref
 from itertools import islice
 
 import numpy as np
@@ -136,6 +137,41 @@ def test_what_cannot_be_captured_is_said_and_goes_on_without(cupy, monkeypatch):
     other, again, _ = trained(CONFIG, 0, False)
     assert np.array_equal(one, other)
     assert shown == again
+
+
+def test_what_breaks_in_a_capture_leaves_no_array_behind(cupy, monkeypatch):
+    """The step kernel by kernel that comes after needs their memory."""
+    model, inputs, alive = ViT(CONFIG), [], []
+    params, forward = model.init(0).to("cuda"), model.head.forward
+
+    def breaks(params, x, *rest):
+        inputs.append(weakref.ref(x))
+        if len(inputs) == 2:                                             # in the capture
+            raise MemoryError("full")
+        return forward(params, x, *rest)
+
+    monkeypatch.setattr(model.head, "forward", breaks)
+    with stream("cuda"):
+        step = GraphStep(Workers(model), params, AdamW(params))
+        step(*batch(CONFIG, 3, 0), 0, 1e-3)
+        monkeypatch.setattr(step, "close", lambda: alive.append(inputs[1]() is not None))
+        with pytest.warns(RuntimeWarning, match="full"):
+            step(*batch(CONFIG, 3, 1), 1, 1e-3)
+    assert alive == [False]
+    assert len(inputs) == 3
+
+
+def test_the_first_step_of_a_kind_has_the_room_that_the_graphs_had(cupy, monkeypatch):
+    work, graphs = GraphStep.work, []
+
+    def counted(self, *args):
+        graphs.append(len(self.graphs))
+        return work(self, *args)
+
+    monkeypatch.setattr(GraphStep, "work", counted)
+    _, _, step = trained(CONFIG, 0, True, sizes=(3, 3, 3, 2, 2, 3, 2))
+    assert graphs == [0, 0, 0, 0, 1]                                     # a step, its capture; of the other kind; and again
+    assert len(step.graphs) == 2
 
 
 def test_a_tape_gives_the_generators_numbers(cupy):

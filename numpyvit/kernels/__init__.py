@@ -1,8 +1,8 @@
-"""Fused CUDA kernels, by CuPy: each function is the twin, by name and signature, of one in the layers or losses.
+"""What runs on a GPU in place of a readable function: its twin, by name and signature.
 
-A twin computes the same in one launch, or two, where the readable function takes one for each operation and goes to memory
-for each of them. A forward and its backward come together, since their caches are their own affair. backend.fused finds
-them, on a GPU; the tests hold each against its readable pair.
+A twin computes the same with kernels of our own, by CuPy, and products by cuBLAS: in a few launches, where the readable
+function takes one for each operation and goes to memory for each of them. A forward and its backward come together, since
+their caches are their own affair. backend.fused finds them; the tests hold each against its readable function.
 """
 
 from collections.abc import Callable

@@ -34,7 +34,7 @@ def few_queries_forward(x: Array, w: Array, b: Array | None, heads: int, rows: i
     matmul(q, wk.swapaxes(1, 2), out=u.swapaxes(0, 1))
     u = u.reshape(B, rows * h, D)
 
-    a = xp.empty((N, B, rows * h), x.dtype)                              # keys first, as in attention.py
+    a = xp.empty((N, B, rows * h), x.dtype)                              # keys first, as in keys_first.py
     matmul(x, transposed(u, (D // h) ** -0.5), out=a.swapaxes(0, 1))
     a -= a.max(0)
     xp.exp(a, out=a)

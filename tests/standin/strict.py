@@ -158,7 +158,7 @@ def silent(name: str) -> Any:
 
 class ndarray:
     __module__ = "cupy"                                # as get_xp asks
-    __slots__ = ("_a",)
+    __slots__ = ("__weakref__", "_a")
     __array_ufunc__ = None                             # NumPy's functions and operators refuse what has this
     __hash__ = None                                    # type: ignore[assignment]
 
@@ -458,7 +458,7 @@ def installed() -> Iterator[Any]:
     cupy, found = module(), products.cublas
     cupy.RawKernel = RawKernel
     libraries: Any = types.ModuleType("cupy_backends.cuda.libs")
-    libraries.cublas = libraries.nvrtc = None
+    libraries.cublas, libraries.nvrtc = None, types.SimpleNamespace(getVersion=lambda: (13, 0))
     fakes = {"cupy": cupy, "cupy_backends": types.ModuleType("cupy_backends"),
              "cupy_backends.cuda": types.ModuleType("cupy_backends.cuda"), libraries.__name__: libraries}
     before = {name: sys.modules.get(name) for name in fakes}
