@@ -49,10 +49,9 @@ def precision(name: str) -> Iterator[None]:
 
 @cache
 def cublas() -> Any:
-    """The library. Its functions are found by way of CuPy's module that is linked with it: so it is the very one that CuPy
-    has loaded."""
-    from cupy_backends.cuda.libs import cublas as extension
-    library = ctypes.CDLL(extension.__file__)
+    """The library: the very one that CuPy has loaded, since it is found in CuPy's way."""
+    from cuda.pathfinder import load_nvidia_dynamic_lib
+    library = ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
     for name, kinds in PROTOTYPES.items():
         getattr(library, name).argtypes = kinds
     return library
