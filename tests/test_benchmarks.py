@@ -22,7 +22,7 @@ def gpu(cupy, monkeypatch):
     return gpu
 
 
-def test_correct(gpu, cupy):
+def test_correct(gpu):
     for precision, dtype, good in [("float32", "float32", 1e-5), ("float32", "float64", 1e-5), ("tf32", "float64", 1e-2),
                                    ("float16", "float64", 1e-2)]:
         cells, value = gpu.correct("tiny", "numpyvit", precision, dtype)
