@@ -27,11 +27,11 @@ from speed import MODELS as CPU_MODELS
 from speed import draw, processor
 
 import numpyvit as nv
-from numpyvit.device import module_of, number, stream, to, to_host
-from numpyvit.graph import GraphStep
-from numpyvit.kernels import products
-from numpyvit.kernels.scaling import LossScale
-from numpyvit.summary import costs
+from numpyvit.backend.device import module_of, number, stream, to, to_host
+from numpyvit.backend.kernels import gemm as products
+from numpyvit.engine.cuda_graph import GraphStep
+from numpyvit.engine.loss_scale import LossScale
+from numpyvit.look.costs import costs
 
 DEVICE = "cuda"
 PARTS = ["correct", "peak", "step", "evaluate", "cpu"]

@@ -27,7 +27,7 @@ from mutants import MUTANTS
 
 from numpyvit.errors import UserError
 from numpyvit.gradcheck import check_function
-from numpyvit.gradcheck.conduct import normal, random_dy
+from numpyvit.gradcheck.contract import normal, random_dy
 
 Checker = Callable[..., bool]
 

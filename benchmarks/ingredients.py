@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 import numpyvit as nv
-from numpyvit.recipes import TrainConfig
-from numpyvit.runs import read_metrics
-from numpyvit.training import Run
+from numpyvit.train.folder import read_metrics
+from numpyvit.train.recipes import TrainConfig
+from numpyvit.train.run import Run
 
 EPOCHS, IMAGES = 10, 20_000
 Changes = tuple[dict[str, Any], dict[str, Any]]       # of the model, of the recipe

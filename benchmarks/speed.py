@@ -63,7 +63,7 @@ def serve(connection: Connection, name: str, config: nv.ViTConfig, threads: int)
         what, batch, seconds = order
         images, labels = draw(config, batch)
         if name == "products":
-            from numpyvit.profile import limit as make_limit
+            from numpyvit.look.timing import limit as make_limit
 
             workers = nv.Workers(model, workers=threads).__enter__()
             limit = limit or make_limit(config, batch, workers)

@@ -11,7 +11,7 @@ factor r = 1 / sqrt(...) depends on x too, and what follows from that needs r on
 import numpy as np
 
 import numpyvit as nv
-from numpyvit.backend import Array
+from numpyvit.backend.arrays import Array
 from numpyvit.gradcheck import check_layer
 from numpyvit.params import ones
 

@@ -14,7 +14,7 @@ gives.
 
 import sys
 
-from numpyvit.cli import main
+from numpyvit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", "--recipe", "cifar10", *sys.argv[1:]]))

@@ -13,7 +13,7 @@ long: 150 epochs. In all but the last 22 of them three quarters of the patches a
 
 import sys
 
-from numpyvit.cli import main
+from numpyvit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", "--recipe", "cifar10-150k", *sys.argv[1:]]))

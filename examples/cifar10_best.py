@@ -13,7 +13,7 @@ it would else have to learn. `python benchmarks/ingredients.py` measures what ea
 
 import sys
 
-from numpyvit.cli import main
+from numpyvit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", "--recipe", "cifar10-best", *sys.argv[1:]]))

@@ -12,7 +12,7 @@ CIFAR. Images are mirrored and moved by a pixel; stronger changes did worse on h
 
 import sys
 
-from numpyvit.cli import main
+from numpyvit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", "--recipe", "fashion-mnist", *sys.argv[1:]]))

@@ -12,7 +12,7 @@ turned by up to 10 degrees, resized by a tenth and moved by a pixel.
 
 import sys
 
-from numpyvit.cli import main
+from numpyvit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", "--recipe", "mnist", *sys.argv[1:]]))

@@ -12,7 +12,7 @@ faster.
 
 import sys
 
-from numpyvit.cli import main
+from numpyvit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", "--recipe", "mnist-30k", *sys.argv[1:]]))

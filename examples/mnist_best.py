@@ -11,7 +11,7 @@ resized, slanted and moved.
 
 import sys
 
-from numpyvit.cli import main
+from numpyvit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", "--recipe", "mnist-best", *sys.argv[1:]]))

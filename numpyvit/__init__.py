@@ -2,15 +2,15 @@
 
 from . import data
 from .classifier import Classifier
+from .engine.workers import Workers
 from .errors import UserError
 from .losses import accuracy, cross_entropy
-from .muon import Muon
-from .optim import SGD, AdamW
-from .parallel import Workers
+from .optim.adamw import SGD, AdamW
+from .optim.muon import Muon
+from .optim.schedules import schedule, warmup_cosine
 from .params import Buffer, Param, init
-from .schedules import schedule, warmup_cosine
+from .version import __version__
 from .vit import ViT, ViTConfig, presets
 
-__version__ = "0.2.0"
-__all__ = ["SGD", "AdamW", "Buffer", "Classifier", "Muon", "Param", "UserError", "ViT", "ViTConfig", "Workers", "accuracy",
+__all__ = ["SGD", "AdamW", "Buffer", "Classifier", "Muon", "Param", "UserError", "ViT", "ViTConfig", "Workers", "__version__", "accuracy",
            "cross_entropy", "data", "init", "presets", "schedule", "warmup_cosine"]

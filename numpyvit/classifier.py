@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .backend import Array
-from .checkpoint import load_npz, save_npz
+from .backend.arrays import Array
 from .data import Dataset, read_picture
+from .data.drawing import fit_ink, ink_box
 from .data.image import border_grey
-from .data.ink import fit_ink, ink_box
+from .engine.workers import Workers
 from .errors import UserError
 from .layers.softmax import softmax_forward
-from .parallel import Workers
 from .params import Buffer
+from .storage.archives import load_npz, save_npz
 from .vit import ViT, ViTConfig
 
 KIND = "numpyvit classifier 1"

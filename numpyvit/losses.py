@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .backend import Array, fused, get_xp, on_host, row_dot, row_sum
+from .backend.arrays import Array, fused, get_xp, on_host, row_dot, row_sum
 from .errors import UserError
 
 Cache = tuple[Array, Array, int]

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from .backend import Array
+from .backend.arrays import Array
 from .gradcheck import Backward, Forward, check_function, noisy_pair
-from .gradcheck.conduct import Pair, close, host, linearity, normal, purity, random_dy, reentrancy
+from .gradcheck.contract import Pair, close, host, linearity, normal, purity, random_dy, reentrancy
 from .vit import ViTConfig
 
 __all__ = ["assert_batch_splits", "assert_dtype_kept", "assert_gradients", "assert_linear_backward", "assert_pure",

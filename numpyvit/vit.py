@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, get_xp, on_host
+from .backend.arrays import Array, get_xp, on_host
 from .errors import UserError, check_choice
 from .layers.block import Block
 from .layers.dropout import dropout_backward, dropout_forward

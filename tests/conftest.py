@@ -8,7 +8,7 @@ from hypothesis import settings
 from standin import strict
 
 from numpyvit import UserError
-from numpyvit.device import module_of
+from numpyvit.backend.device import module_of
 
 settings.register_profile("numpyvit", deadline=None, max_examples=25)
 settings.load_profile("numpyvit")

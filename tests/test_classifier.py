@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from numpyvit import Classifier, UserError, ViT, ViTConfig, data
-from numpyvit.checkpoint import load_npz, save_npz
 from numpyvit.classifier import KIND
+from numpyvit.storage.archives import load_npz, save_npz
 from numpyvit.testing import normal
 
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from numpyvit import data
-from numpyvit.cli import main
-from numpyvit.runs import read_metrics
+from numpyvit.cli.main import main
+from numpyvit.train.folder import read_metrics
 
 KINDS = ("RGB.jpg", "L.png", "L.jpg", "P.png", "P.gif", "RGBA.png", "LA.png", "CMYK.jpg", "CMYK.tiff", "I;16.png",
          "I;16.tiff", "1.png", "RGB.webp", "RGB.bmp", "RGBA.webp", "F.tiff", "turned.jpg")

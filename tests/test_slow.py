@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from numpyvit.cli import main
-from numpyvit.recipes import MADE_FOR
-from numpyvit.runs import read_metrics
+from numpyvit.cli.main import main
+from numpyvit.train.folder import read_metrics
+from numpyvit.train.recipes import MADE_FOR
 
 pytestmark = pytest.mark.slow
 DATA = os.environ.get("NUMPYVIT_TEST_DATA")           # a folder with mnist/, cifar10/: the real files

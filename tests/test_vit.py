@@ -11,7 +11,7 @@ from numpyvit.layers.dropout import dropout_forward
 from numpyvit.layers.patch_dropout import patch_dropout_forward
 from numpyvit.layers.positions import sinusoidal
 from numpyvit.layers.rotary import turns
-from numpyvit.summary import costs
+from numpyvit.look.costs import costs
 from numpyvit.testing import (
     assert_batch_splits,
     assert_dtype_kept,

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from numpyvit import Classifier, data
-from numpyvit.cli import main
+from numpyvit.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 DATA = os.environ.get("NUMPYVIT_TEST_DATA")           # a folder with mnist/: the real files

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get_xp
+from ..backend.arrays import Array, get_xp
 from ..errors import UserError
 from ..params import AUGMENT, ORDER
 from .augment import Augment

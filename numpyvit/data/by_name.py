@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from ..errors import UserError, check_choice
-from . import own
+from . import image_folder as own
 from .dataset import Dataset
-from .files import LOADERS, digits, names
+from .readers import LOADERS, digits, names
 
 
 def is_own(name: str) -> bool:

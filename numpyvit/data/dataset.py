@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get_xp
-from ..device import to
+from ..backend.arrays import Array, get_xp
+from ..backend.device import to
 from ..errors import UserError
 from ..params import HELD_OUT
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..disk import held, move, not_written, reason
 from ..errors import UserError
+from ..storage.files import held, move, not_written, reason
 
 TIMEOUT = 20.0                   # seconds after which a host that sends nothing, or next to nothing, is left
 LEAST = 1000.0                   # bytes a second; less is next to nothing

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..backend import Array
-from ..disk import reason
+from ..backend.arrays import Array
 from ..errors import UserError
+from ..storage.files import reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image

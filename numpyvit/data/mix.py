@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend import Array, get_xp
+from ..backend.arrays import Array, get_xp
 from .augment import box
 
 Mix = Callable[[Array, Array, np.random.Generator], tuple[Array, Array]]

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..backend import Array, count_values, fixed, get_xp
+from ..backend.arrays import Array, count_values, fixed, get_xp
 from .augment import Augment, warp
 
 # (0.45 of its size is the longest way an image is moved: 150 of 331 pixels, in AutoAugment, whose ranges these are)

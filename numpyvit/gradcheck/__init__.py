@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get_xp
+from ..backend.arrays import Array, get_xp
 from ..errors import UserError
 from ..params import Buffer, init
-from .compare import Comparison
-from .conduct import Backward, Forward, Pair, first_bad, host, kind, linearity, purity, reentrancy
+from .comparison import Comparison
+from .contract import Backward, Forward, Pair, first_bad, host, kind, linearity, purity, reentrancy
 from .differences import WIDE
 from .report import Report, Row
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend.arrays import Array
 
 WIDE: Any = np.longdouble if 1e-40 < np.finfo(np.longdouble).eps < 1e-18 else np.float64   # the widest of the machine
 FIRST_STEP = 0.07               # of x

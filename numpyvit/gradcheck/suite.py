@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, fused, get_xp
+from ..backend.arrays import Array, fused, get_xp
 from ..layers.attention import Attention, attention_backward, attention_forward
+from ..layers.attention_fast import keys_first_backward, keys_first_forward
+from ..layers.attention_pool import few_queries_backward, few_queries_forward
 from ..layers.block import Block
-from ..layers.dropout import drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
-from ..layers.few_queries import few_queries_backward, few_queries_forward
+from ..layers.dropout import (
+    drop_path_backward,
+    drop_path_forward,
+    dropout_backward,
+    dropout_forward,
+)
 from ..layers.gelu import GELU
 from ..layers.head import Head
-from ..layers.keys_first import keys_first_backward, keys_first_forward
 from ..layers.layernorm import LayerNorm
 from ..layers.linear import Linear
 from ..layers.mlp import MLP
@@ -28,7 +33,7 @@ from ..losses import cross_entropy_backward, cross_entropy_forward
 from ..params import params_of
 from ..vit import ViT, ViTConfig
 from . import SHARP, check_function, check_layer, check_model
-from .conduct import normal as normal_on_host
+from .contract import normal as normal_on_host
 from .report import Report
 
 Checks = dict[str, Callable[[], Report]]

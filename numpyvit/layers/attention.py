@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, fused, get_xp
+from ..backend.arrays import Array, fused, get_xp
 from ..params import Buffer
+from .attention_fast import keys_first_backward, keys_first_forward
+from .attention_pool import few_queries_backward, few_queries_forward
 from .dropout import draw_mask
-from .few_queries import few_queries_backward, few_queries_forward
-from .keys_first import keys_first_backward, keys_first_forward
 from .linear import Linear
 from .rotary import rotary_backward, rotary_forward
 from .softmax import softmax_backward, softmax_forward

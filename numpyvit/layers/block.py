@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, fused
+from ..backend.arrays import Array, fused
 from ..params import Buffer
 from .attention import Attention
 from .dropout import add_branch_backward, add_branch_forward

@@ -6,7 +6,7 @@ not drop (rng=None).
 
 import numpy as np
 
-from ..backend import Array, get_xp
+from ..backend.arrays import Array, get_xp
 
 
 def draw_mask(rng: np.random.Generator, shape: tuple[int, ...], p: float, like: Array) -> Array:

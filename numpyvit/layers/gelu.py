@@ -5,10 +5,10 @@ Two forms: by tanh, the approximation of that paper and of the ViT paper's code,
 
 import math
 
-from ..backend import Array, fused, get_xp
+from ..backend.arrays import Array, fused, get_xp
+from ..backend.erf import erf
 from ..errors import check_choice
 from ..params import Buffer
-from .erf import erf
 
 Cache = tuple[Array, ...]
 C1 = math.sqrt(2 / math.pi)      # a Python float: a NumPy float64 here would turn float32 into float64

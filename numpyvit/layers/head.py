@@ -4,7 +4,7 @@ Either one linear layer, or, as in the ViT paper's pre-training, a hidden layer 
 paper's code) before it. Without the nonlinearity two linear layers would be one.
 """
 
-from ..backend import Array, get_xp
+from ..backend.arrays import Array, get_xp
 from ..params import Buffer, zeros
 from .linear import Linear
 

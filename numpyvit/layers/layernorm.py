@@ -1,6 +1,6 @@
 """Layer normalisation (Ba, Kiros and Hinton, 2016): each token, over its D features, to mean 0 and deviation 1."""
 
-from ..backend import Array, col_sum, fused, get_xp, row_dot, row_mean
+from ..backend.arrays import Array, col_sum, fused, get_xp, row_dot, row_mean
 from ..params import Buffer, Param, ones, zeros
 
 Cache = tuple[Array, Array, Array]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..backend import Array, as_rows, col_sum, matmul
+from ..backend.arrays import Array, as_rows, col_sum, matmul
 from ..params import Buffer, Initialiser, Param, xavier, zeros
 
 Cache = tuple[Array, Array, bool]

@@ -1,6 +1,6 @@
 """The MLP of a block: each token by itself, D -> F -> D with a GELU between."""
 
-from ..backend import Array
+from ..backend.arrays import Array
 from ..params import Buffer
 from .gelu import GELU
 from .linear import Linear

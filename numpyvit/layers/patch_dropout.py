@@ -7,7 +7,7 @@ Evaluation sees all of them. Nothing is scaled: attention and the mean over toke
 
 import numpy as np
 
-from ..backend import Array, fused, get_xp
+from ..backend.arrays import Array, fused, get_xp
 
 Cache = tuple[Array, Array, tuple[int, ...]] | None
 

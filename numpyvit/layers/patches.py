@@ -16,7 +16,7 @@ that end Lee et al., 2021, "Vision Transformer for Small-Size Datasets", section
 
 from typing import Any
 
-from ..backend import Array, get_xp
+from ..backend.arrays import Array, get_xp
 from ..params import Buffer, Param, xavier, zeros
 from .linear import Cache, linear_backward, linear_forward
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, fixed, get_xp
+from ..backend.arrays import Array, fixed, get_xp
 from ..params import Buffer, Param, normal_02
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, fixed, get_xp
+from ..backend.arrays import Array, fixed, get_xp
 
 BASE = 100.0         # frequencies go from 1 down towards 1 / BASE (Heo et al.: 100, where language models take 10,000)
 

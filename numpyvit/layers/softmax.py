@@ -1,6 +1,6 @@
 """Softmax over the last axis: scores to probabilities, y_i = exp(x_i) / sum_j exp(x_j)."""
 
-from ..backend import Array, get_xp, row_dot, row_sum
+from ..backend.arrays import Array, get_xp, row_dot, row_sum
 
 
 def softmax_forward(x: Array) -> tuple[Array, Array]:

@@ -4,7 +4,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numpyvit import UserError
-from numpyvit.data import batches, compose, cutmix, erase, mixup, normalise, one_of, randaugment, shift, steps_per_epoch
+from numpyvit.data import (
+    batches,
+    compose,
+    cutmix,
+    erase,
+    mixup,
+    normalise,
+    one_of,
+    randaugment,
+    shift,
+    steps_per_epoch,
+)
 from numpyvit.data.dataset import make_dataset
 from numpyvit.testing import seeds
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from numpyvit.backend import col_sum, row_dot, row_sum
+from numpyvit.backend.arrays import col_sum, row_dot, row_sum
 from numpyvit.layers.attention import attention_backward, attention_forward
 from numpyvit.layers.dropout import dropout_forward
 from numpyvit.layers.gelu import gelu_erf_forward, gelu_tanh_backward, gelu_tanh_forward

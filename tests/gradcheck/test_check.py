@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mutants import MUTANTS
 
 from numpyvit import UserError, ViT, ViTConfig
-from numpyvit.gradcheck import SHARP, check_function, check_layer, check_model, compare
+from numpyvit.gradcheck import SHARP, check_function, check_layer, check_model
+from numpyvit.gradcheck import comparison as compare
 from numpyvit.layers.attention import Attention
 from numpyvit.layers.gelu import GELU
 from numpyvit.layers.layernorm import LayerNorm

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from standin import strict
 
-from numpyvit import ViTConfig, kernels
-from numpyvit.cli import main
+from numpyvit import ViTConfig
+from numpyvit.backend import kernels
+from numpyvit.cli.main import main
 from numpyvit.gradcheck import SHARP, suite
 from numpyvit.gradcheck.suite import layer_checks, model_checks
 from numpyvit.layers import softmax

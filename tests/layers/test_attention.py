@@ -4,17 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numpyvit.gradcheck import SHARP, noisy
-from numpyvit.layers.attention import (
-    Attention,
-    attention_backward,
-    attention_forward,
-    split_heads,
-)
+from numpyvit.layers.attention import Attention, attention_backward, attention_forward, split_heads
+from numpyvit.layers.attention_fast import keys_first_backward, keys_first_forward
 from numpyvit.layers.dropout import draw_mask
-from numpyvit.layers.keys_first import keys_first_backward, keys_first_forward
 from numpyvit.layers.rotary import turns
 from numpyvit.params import init
-from numpyvit.testing import assert_gradients, check_layer_contract, close, normal, seeds, shapes_BNhE
+from numpyvit.testing import (
+    assert_gradients,
+    check_layer_contract,
+    close,
+    normal,
+    seeds,
+    shapes_BNhE,
+)
 
 
 def draw_qkv(shape, queries, seed, dropout):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numpyvit.backend.erf import erf, erf_series
 from numpyvit.errors import UserError
 from numpyvit.gradcheck import SHARP
-from numpyvit.layers.erf import erf, erf_series
 from numpyvit.layers.gelu import GELU, gelu_erf_forward, gelu_tanh_forward
 from numpyvit.testing import check_layer_contract, normal, seeds, shapes_BND
 

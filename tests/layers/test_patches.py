@@ -3,7 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numpyvit.gradcheck import SHARP
-from numpyvit.layers.patches import PatchEmbed, overlapping_patchify, overlapping_unpatchify, patchify, unpatchify
+from numpyvit.layers.patches import (
+    PatchEmbed,
+    overlapping_patchify,
+    overlapping_unpatchify,
+    patchify,
+    unpatchify,
+)
 from numpyvit.params import init
 from numpyvit.testing import assert_gradients, check_layer_contract, normal, seeds, shapes_BHWC
 

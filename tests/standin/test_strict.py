@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from numpyvit.backend import get_xp
+from numpyvit.backend.arrays import get_xp
 
 from . import strict
 
