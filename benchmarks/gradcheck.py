@@ -40,14 +40,16 @@ def plain(forward: Any, backward: Any, inputs: list, zero: list, seed: int) -> b
     y, cache = forward(*inputs)
     dy = random_dy(np.shape(y), seed)
     found = backward(dy, cache)
-    for i, (x, g) in enumerate(zip(inputs, found if isinstance(found, tuple) else (found,), strict=True)):
+    for i, (x, g) in enumerate(
+        zip(inputs, found if isinstance(found, tuple) else (found,), strict=True)
+    ):
         numeric = np.zeros(x.shape)
         for at in np.ndindex(x.shape):
             around = []
             for h in (1e-6, -1e-6):
                 moved = x.copy()
                 moved[at] += h
-                around.append(np.sum(forward(*inputs[:i], moved, *inputs[i + 1:])[0] * dy))
+                around.append(np.sum(forward(*inputs[:i], moved, *inputs[i + 1 :])[0] * dy))
             numeric[at] = (around[0] - around[1]) / 2e-6
         if np.shape(g) != x.shape:
             return False
@@ -73,14 +75,25 @@ def torch_checker() -> Checker | None:
             @staticmethod
             def backward(ctx: Any, dy: Any) -> Any:
                 found = backward(dy.numpy(), ctx.cache)
-                return tuple(torch.from_numpy(np.array(g)) for g in (found if isinstance(found, tuple) else (found,)))
+                return tuple(
+                    torch.from_numpy(np.array(g))
+                    for g in (found if isinstance(found, tuple) else (found,))
+                )
 
-        return bool(torch.autograd.gradcheck(Function.apply, [torch.from_numpy(x).requires_grad_() for x in inputs],
-                                             raise_exception=False))
+        return bool(
+            torch.autograd.gradcheck(
+                Function.apply,
+                [torch.from_numpy(x).requires_grad_() for x in inputs],
+                raise_exception=False,
+            )
+        )
+
     return check
 
 
-def passes(checker: Checker, forward: Any, backward: Any, inputs: list, zero: list, seed: int) -> bool:
+def passes(
+    checker: Checker, forward: Any, backward: Any, inputs: list, zero: list, seed: int
+) -> bool:
     """A checker that ends in an exception has found something, whatever it calls it."""
     try:
         with np.errstate(all="ignore"):
@@ -90,20 +103,43 @@ def passes(checker: Checker, forward: Any, backward: Any, inputs: list, zero: li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Wrong and right backwards, before three checkers.")
+    parser = argparse.ArgumentParser(
+        description="Wrong and right backwards, before three checkers."
+    )
     parser.add_argument("--seeds", type=int, default=20)
     n = parser.parse_args().seeds
     torch = torch_checker()
-    checkers: dict[str, Checker] = {"numpyvit": ours, **({"torch": torch} if torch else {}), "plain": plain}
-    print(f"{n} seeds each; numpy {np.__version__}",
-          f"torch {sys.modules['torch'].__version__}" if torch else "torch not installed", sep=", ")
-    compare("wrong backwards that passed, of how many seeds", checkers, n, 0, {
-        name: (forward, backward, lambda s, shapes=shapes: [normal(x, s + i) for i, x in enumerate(shapes)], [])
-        for name, (forward, backward, shapes) in MUTANTS.items()})
+    checkers: dict[str, Checker] = {
+        "numpyvit": ours,
+        **({"torch": torch} if torch else {}),
+        "plain": plain,
+    }
+    print(
+        f"{n} seeds each; numpy {np.__version__}",
+        f"torch {sys.modules['torch'].__version__}" if torch else "torch not installed",
+        sep=", ",
+    )
+    compare(
+        "wrong backwards that passed, of how many seeds",
+        checkers,
+        n,
+        0,
+        {
+            name: (
+                forward,
+                backward,
+                lambda s, shapes=shapes: [normal(x, s + i) for i, x in enumerate(shapes)],
+                [],
+            )
+            for name, (forward, backward, shapes) in MUTANTS.items()
+        },
+    )
     compare("right ones that did not pass", checkers, n, n, AWKWARD)
 
 
-def compare(title: str, checkers: dict[str, Checker], n: int, wanted: int, table: dict[str, tuple]) -> None:
+def compare(
+    title: str, checkers: dict[str, Checker], n: int, wanted: int, table: dict[str, tuple]
+) -> None:
     """Print how often each checker lets each pair pass, where that is not `wanted`."""
     right, seconds = dict.fromkeys(checkers, 0), dict.fromkeys(checkers, 0.0)
     print(f"\n{title:52}" + "".join(f"{which:>10}" for which in checkers))
@@ -111,13 +147,20 @@ def compare(title: str, checkers: dict[str, Checker], n: int, wanted: int, table
         failures = {}
         for which, checker in checkers.items():
             began = time.perf_counter()
-            passed = sum(passes(checker, forward, backward, make(seed), zero, seed) for seed in range(n))
+            passed = sum(
+                passes(checker, forward, backward, make(seed), zero, seed) for seed in range(n)
+            )
             seconds[which] += time.perf_counter() - began
             failures[which] = abs(passed - wanted)
             right[which] += failures[which] == 0
         if any(failures.values()):
-            print(f"{name.replace('_', ' '):52}" + "".join(f"{count or '':>10}" for count in failures.values()))
-    print(f"{f'right about, of {len(table)}':52}" + "".join(f"{count:10}" for count in right.values()))
+            print(
+                f"{name.replace('_', ' '):52}"
+                + "".join(f"{count or '':>10}" for count in failures.values())
+            )
+    print(
+        f"{f'right about, of {len(table)}':52}" + "".join(f"{count:10}" for count in right.values())
+    )
     print(f"{'seconds':52}" + "".join(f"{s:10.1f}" for s in seconds.values()))
 
 

@@ -23,13 +23,16 @@ from numpyvit.train.recipes import TrainConfig
 from numpyvit.train.run import Run
 
 EPOCHS, IMAGES = 10, 20_000
-Changes = tuple[dict[str, Any], dict[str, Any]]       # of the model, of the recipe
+Changes = tuple[dict[str, Any], dict[str, Any]]  # of the model, of the recipe
 
 # Without patch dropout an epoch takes twice as long and more: "as long a run" has fewer epochs.
 CHANGES: dict[str, Changes] = {
     "the recipe": ({}, {}),
     "AdamW, lr 2e-3, in place of Muon": ({}, {"optimizer": "adamw", "lr": 2e-3}),
-    "AdamW, lr 2e-3, weight decay 0.05": ({}, {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05}),
+    "AdamW, lr 2e-3, weight decay 0.05": (
+        {},
+        {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+    ),
     "learned positions in place of rotary": ({"positions": "learned"}, {}),
     "no positions": ({"positions": "none"}, {}),
     "a class token in place of the mean": ({"pooling": "cls"}, {}),
@@ -56,16 +59,20 @@ def measure(name: str, seed: int, data_dir: str | None) -> tuple[float, float]:
     train, held = nv.data.hold_out(train, 0.1, seed=0)
     train = train.take(np.random.default_rng(0).permutation(len(train))[:IMAGES])
     model, recipe = CHANGES[name]
-    config = TrainConfig.make("cifar10", train, recipe="cifar10-150k", seed=seed, **{"epochs": EPOCHS, **recipe})
+    config = TrainConfig.make(
+        "cifar10", train, recipe="cifar10-150k", seed=seed, **{"epochs": EPOCHS, **recipe}
+    )
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
     with tempfile.TemporaryDirectory() as folder:
         Run.start(config, Path(folder) / "run", train, held).train(workers=1, say=lambda line: None)
         last = read_metrics(Path(folder) / "run")[-1]
-    return last["test_accuracy"], last["seconds"]                        # of `held`, which stands in the test set's place
+    return last["test_accuracy"], last["seconds"]  # of `held`, which stands in the test set's place
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="NAME")
@@ -73,16 +80,26 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{'':44}{'accuracy':>9}{'+-':>7}{'difference':>12}{'seconds':>9}")
     with ProcessPoolExecutor(args.jobs) as pool:
-        names = dict.fromkeys(["the recipe", *args.only])                # that first: the others are compared to it
-        runs = {name: [pool.submit(measure, name, seed, args.data_dir) for seed in range(args.seeds)] for name in names}
+        names = dict.fromkeys(
+            ["the recipe", *args.only]
+        )  # that first: the others are compared to it
+        runs = {
+            name: [pool.submit(measure, name, seed, args.data_dir) for seed in range(args.seeds)]
+            for name in names
+        }
         base = None
         for name, futures in runs.items():
             found = [f.result() for f in futures]
             accuracy = [100 * a for a, _ in found]
-            mean, spread = statistics.mean(accuracy), statistics.stdev(accuracy) if len(accuracy) > 1 else float("nan")
+            mean, spread = (
+                statistics.mean(accuracy),
+                statistics.stdev(accuracy) if len(accuracy) > 1 else float("nan"),
+            )
             base = mean if base is None else base
             seconds = statistics.mean(s for _, s in found)
-            print(f"{name:44}{mean:8.2f}%{spread:7.2f}{mean - base:+12.2f}{seconds:9.0f}", flush=True)
+            print(
+                f"{name:44}{mean:8.2f}%{spread:7.2f}{mean - base:+12.2f}{seconds:9.0f}", flush=True
+            )
 
 
 if __name__ == "__main__":

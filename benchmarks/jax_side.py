@@ -10,7 +10,9 @@ from numpyvit import Buffer, ViT, ViTConfig
 
 class Side:
     def __init__(self, model: ViT, weights: Buffer, threads: int) -> None:
-        if len(os.sched_getaffinity(0)) > threads:                       # XLA takes its threads from the cores it may use
+        if (
+            len(os.sched_getaffinity(0)) > threads
+        ):  # XLA takes its threads from the cores it may use
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
         import jax
         import jax.numpy as jnp
@@ -18,8 +20,14 @@ class Side:
         self.version = f"JAX {jax.__version__}"
         self.jax, self.jnp, self.config = jax, jnp, model.config
         self.decay = {name: 0.05 * p.decay for name, p in model.params.items()}
-        self.state = {name: (jnp.asarray(weights[name]), jnp.zeros_like(weights[name]), jnp.zeros_like(weights[name]))
-                      for name in model.params}
+        self.state = {
+            name: (
+                jnp.asarray(weights[name]),
+                jnp.zeros_like(weights[name]),
+                jnp.zeros_like(weights[name]),
+            )
+            for name in model.params
+        }
         self.t = 0
         self.forward = jax.jit(lambda w, x: vit(jax, w, x, model.config))
         self.grad = jax.jit(jax.grad(self.loss))
@@ -45,7 +53,10 @@ class Side:
         return float(loss)
 
     def gradients(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-        return {n: np.asarray(g) for n, g in self.grad({n: s[0] for n, s in self.state.items()}, images, labels).items()}
+        return {
+            n: np.asarray(g)
+            for n, g in self.grad({n: s[0] for n, s in self.state.items()}, images, labels).items()
+        }
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self.forward({n: s[0] for n, s in self.state.items()}, images))
@@ -57,19 +68,35 @@ def vit(jax: Any, w: dict[str, Any], images: Any, c: ViTConfig) -> Any:
 
     def norm(x: Any, name: str) -> Any:
         centred = x - x.mean(-1, keepdims=True)
-        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + c.norm_eps) * w[name + ".gamma"] + w[name + ".beta"]
+        return (
+            centred
+            / jnp.sqrt((centred**2).mean(-1, keepdims=True) + c.norm_eps)
+            * w[name + ".gamma"]
+            + w[name + ".beta"]
+        )
 
     def linear(x: Any, name: str) -> Any:
         return x @ w[name + ".w"] + w[name + ".b"]
 
     (B, H, W, C), (p1, p2), D, h = images.shape, c.patch, c.width, c.heads
-    x = images.reshape(B, H // p1, p1, W // p2, p2, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, -1, p1 * p2 * C)
+    x = (
+        images.reshape(B, H // p1, p1, W // p2, p2, C)
+        .transpose(0, 1, 3, 2, 4, 5)
+        .reshape(B, -1, p1 * p2 * C)
+    )
     cls = jnp.broadcast_to(w["cls_token.w"], (B, 1, D))
     x = jnp.concatenate([cls, linear(x, "embed")], 1) + w["positions.w"]
     for i in range(c.depth):
         b = f"blocks.{i}."
-        q, k, v = linear(norm(x, b + "norm1"), b + "attention.qkv").reshape(B, -1, 3, h, D // h).transpose(2, 0, 3, 1, 4)
+        q, k, v = (
+            linear(norm(x, b + "norm1"), b + "attention.qkv")
+            .reshape(B, -1, 3, h, D // h)
+            .transpose(2, 0, 3, 1, 4)
+        )
         a = jax.nn.softmax(q @ k.swapaxes(-1, -2) * (D // h) ** -0.5)
         x = x + linear((a @ v).transpose(0, 2, 1, 3).reshape(B, -1, D), b + "attention.proj")
-        x = x + linear(jax.nn.gelu(linear(norm(x, b + "norm2"), b + "mlp.fc1"), approximate=True), b + "mlp.fc2")
+        x = x + linear(
+            jax.nn.gelu(linear(norm(x, b + "norm2"), b + "mlp.fc1"), approximate=True),
+            b + "mlp.fc2",
+        )
     return linear(norm(x[:, 0], "norm"), "head.out")

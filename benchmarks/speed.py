@@ -29,26 +29,41 @@ MODELS = {
     "ViT-Ti/16 at 224": nv.presets["ViT-Ti/16"],
 }
 BATCH = {"ViT-Ti/16 at 224": 16}
-SIDES = {"numpyvit": "numpy", "PyTorch eager": "torch", "torch.compile": "torch", "PyTorch bf16": "torch", "JAX jit": "jax"}
-RIVALS = ["PyTorch eager", "torch.compile", "JAX jit"]       # in float32; bf16 is shown beside
+SIDES = {
+    "numpyvit": "numpy",
+    "PyTorch eager": "torch",
+    "torch.compile": "torch",
+    "PyTorch bf16": "torch",
+    "JAX jit": "jax",
+}
+RIVALS = ["PyTorch eager", "torch.compile", "JAX jit"]  # in float32; bf16 is shown beside
 SECTIONS = ["step", "evaluate", "one", "memory", "import", "busy", "growth"]
 
 
 def make_side(name: str, model: nv.ViT, weights: nv.Buffer, threads: int) -> Any:
     if name == "numpyvit":
         import numpyvit_side
+
         return numpyvit_side.Side(model, weights, threads)
     if name == "JAX jit":
         import jax_side
+
         return jax_side.Side(model, weights, threads)
     import torch_side
-    return torch_side.Side({"PyTorch eager": "eager", "torch.compile": "compile", "PyTorch bf16": "bf16"}[name],
-                           model, weights, threads)
+
+    return torch_side.Side(
+        {"PyTorch eager": "eager", "torch.compile": "compile", "PyTorch bf16": "bf16"}[name],
+        model,
+        weights,
+        threads,
+    )
 
 
 def draw(config: nv.ViTConfig, batch: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
-    return rng.standard_normal((batch, *config.image, config.channels), np.float32), rng.integers(0, config.classes, batch)
+    return rng.standard_normal((batch, *config.image, config.channels), np.float32), rng.integers(
+        0, config.classes, batch
+    )
 
 
 def serve(connection: Connection, name: str, config: nv.ViTConfig, threads: int) -> None:
@@ -57,7 +72,7 @@ def serve(connection: Connection, name: str, config: nv.ViTConfig, threads: int)
     weights = model.init()
     rng = np.random.default_rng(0)
     for key in weights.names():
-        weights[key][...] += rng.normal(0, 0.02, weights[key].shape)     # so that no gradient is zero
+        weights[key][...] += rng.normal(0, 0.02, weights[key].shape)  # so that no gradient is zero
     side = limit = None
     while (order := connection.recv()) is not None:
         what, batch, seconds = order
@@ -73,8 +88,12 @@ def serve(connection: Connection, name: str, config: nv.ViTConfig, threads: int)
             if what == "check":
                 connection.send((side.version, side.logits(images), side.gradients(images, labels)))
                 continue
-            call = partial(side.step, images, labels) if what == "step" else partial(side.logits, images)
-        if seconds == 0:                                                 # warm up, compile
+            call = (
+                partial(side.step, images, labels)
+                if what == "step"
+                else partial(side.logits, images)
+            )
+        if seconds == 0:  # warm up, compile
             for _ in range(3):
                 call()
             connection.send(0.0)
@@ -96,7 +115,9 @@ class Sides:
         context = multiprocessing.get_context("spawn")
         for name in names:
             self.connections[name], theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, name, config, threads), daemon=True)
+            process = context.Process(
+                target=serve, args=(theirs, name, config, threads), daemon=True
+            )
             process.start()
             self.processes.append(process)
 
@@ -124,9 +145,14 @@ class Sides:
                 ours = logits, grads
                 continue
             total = np.sqrt(sum(float((g**2).sum()) for g in ours[1].values()))
-            error = max(np.linalg.norm(grads[n] - g) / (np.linalg.norm(g) + 1e-3 * total) for n, g in ours[1].items())
+            error = max(
+                np.linalg.norm(grads[n] - g) / (np.linalg.norm(g) + 1e-3 * total)
+                for n, g in ours[1].items()
+            )
             apart = np.abs(logits - ours[0]).max() / np.abs(ours[0]).max()
-            print(f"    {name} against numpyvit: outputs within {apart:.0e}, gradients within {error:.0e}")
+            print(
+                f"    {name} against numpyvit: outputs within {apart:.0e}, gradients within {error:.0e}"
+            )
             if max(error, apart) > (0.05 if "bf16" in name else 1e-4):
                 sys.exit(f"{name} does not compute the same as numpyvit: nothing is timed")
         return versions
@@ -135,7 +161,10 @@ class Sides:
         """The seconds of one call, (rounds,) for each side, taken in turns."""
         for name in self.connections:
             self.ask(name, what, batch, 0)
-        times = [[self.ask(name, what, batch, seconds) for name in self.connections] for _ in range(rounds)]
+        times = [
+            [self.ask(name, what, batch, seconds) for name in self.connections]
+            for _ in range(rounds)
+        ]
         return dict(zip(self.connections, np.array(times).T, strict=True))
 
 
@@ -148,11 +177,21 @@ def ratio_to_best(times: dict[str, np.ndarray]) -> tuple[str, float]:
     return best, float(np.median(times[best] / times["numpyvit"]))
 
 
-def table(title: str, what: str, models: list[str], names: list[str], args: argparse.Namespace,
-          batch_of: Callable[[str], int]) -> None:
+def table(
+    title: str,
+    what: str,
+    models: list[str],
+    names: list[str],
+    args: argparse.Namespace,
+    batch_of: Callable[[str], int],
+) -> None:
     print(f"\n{title}")
     columns = names + (["products"] if what == "step" else [])
-    print(f"{'model':>20}{'batch':>7}" + "".join(f"{name:>15}" for name in columns) + f"{'to the best':>27}")
+    print(
+        f"{'model':>20}{'batch':>7}"
+        + "".join(f"{name:>15}" for name in columns)
+        + f"{'to the best':>27}"
+    )
     for model in models:
         config, batch = MODELS[model], batch_of(model)
         with Sides(columns, config, args.threads) as sides:
@@ -161,7 +200,10 @@ def table(title: str, what: str, models: list[str], names: list[str], args: argp
         best, ratio = ratio_to_best(times)
         median = {n: float(np.median(times[n])) for n in columns}
         digits = 1 if batch / min(median.values()) < 1000 else 0
-        cells = [f"{batch / median[n]:,.{digits}f}/s" if batch > 1 else f"{median[n] * 1e3:.2f} ms" for n in columns]
+        cells = [
+            f"{batch / median[n]:,.{digits}f}/s" if batch > 1 else f"{median[n] * 1e3:.2f} ms"
+            for n in columns
+        ]
         row = f"{model:>20}{batch:>7}" + "".join(f"{cell:>15}" for cell in cells)
         print(row + (f"{ratio:>8.2f} of {best}" if best else ""), flush=True)
         if what == "step":
@@ -174,13 +216,19 @@ def table(title: str, what: str, models: list[str], names: list[str], args: argp
 
 def memory(names: list[str], args: argparse.Namespace) -> None:
     """Peak memory of a process that takes two training steps, by batch."""
-    print("\npeak memory of a process that trains the model of 65 tokens, D 192 (MB; in brackets: before the first step)")
+    print(
+        "\npeak memory of a process that trains the model of 65 tokens, D 192 (MB; in brackets: before the first step)"
+    )
     print(f"{'batch':>8}" + "".join(f"{name:>22}" for name in names))
     for batch in (32, 128, 512):
         cells = []
         for name in names:
-            out = subprocess.run([sys.executable, __file__, "--peak", name, str(batch), str(args.threads)], check=True,
-                                 capture_output=True, text=True).stdout.split()
+            out = subprocess.run(
+                [sys.executable, __file__, "--peak", name, str(batch), str(args.threads)],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout.split()
             cells.append(f"{out[-1]} ({out[-2]})")
         print(f"{batch:>8}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
 
@@ -189,7 +237,9 @@ def peak(name: str, batch: int, threads: int) -> None:
     import resource
 
     def megabytes() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (
+            1 << 20 if sys.platform == "darwin" else 1 << 10
+        )
 
     config = MODELS["65 tokens, D 192"]
     model = nv.ViT(config)
@@ -213,9 +263,13 @@ def imports(args: argparse.Namespace) -> None:
             subprocess.run([sys.executable, "-c", f"import {m}" if m else ""], check=True)
             times[m].append(time.perf_counter() - start)
     base = np.median(times[""])
-    print("\nimport, seconds over the start of Python: "
-          + ", ".join(f"{m} {np.median(times[m]) - base:.3f}" for m in modules[1:]))
-    print(f"numpyvit over numpy: {np.median(np.array(times['numpyvit']) - np.array(times['numpy'])):.3f} s")
+    print(
+        "\nimport, seconds over the start of Python: "
+        + ", ".join(f"{m} {np.median(times[m]) - base:.3f}" for m in modules[1:])
+    )
+    print(
+        f"numpyvit over numpy: {np.median(np.array(times['numpyvit']) - np.array(times['numpy'])):.3f} s"
+    )
 
 
 def busy(models: list[str], names: list[str], args: argparse.Namespace) -> None:
@@ -232,27 +286,49 @@ def busy(models: list[str], names: list[str], args: argparse.Namespace) -> None:
             loud = sides.turns("step", batch, args.rounds, args.seconds)
             other.kill()
             other.wait()
-        print(f"{model:>20}" + "".join(f"{np.median(quiet[n]) / np.median(loud[n]):>15.0%}" for n in names), flush=True)
+        print(
+            f"{model:>20}"
+            + "".join(f"{np.median(quiet[n]) / np.median(loud[n]):>15.0%}" for n in names),
+            flush=True,
+        )
 
 
 def growth(args: argparse.Namespace) -> None:
     """How the cost of a training step grows, from the 50-token model, one thing at a time."""
-    base = {"image_size": 28, "patch_size": 4, "channels": 1, "width": 64, "depth": 6, "heads": 4, "mlp_width": 128}
-    print("\nhow a training step grows, from the model of 50 tokens at batch 128; microseconds for an image")
+    base = {
+        "image_size": 28,
+        "patch_size": 4,
+        "channels": 1,
+        "width": 64,
+        "depth": 6,
+        "heads": 4,
+        "mlp_width": 128,
+    }
+    print(
+        "\nhow a training step grows, from the model of 50 tokens at batch 128; microseconds for an image"
+    )
 
     def line(what: str, cells: list[tuple[str, dict[str, Any], int, int]]) -> None:
         out = []
         for label, changes, batch, threads in cells:
             config = nv.ViTConfig(**{**base, **changes})
             with Sides(["numpyvit"], config, threads) as sides:
-                seconds = np.median(sides.turns("step", batch, args.rounds, args.seconds / 2)["numpyvit"])
+                seconds = np.median(
+                    sides.turns("step", batch, args.rounds, args.seconds / 2)["numpyvit"]
+                )
             out.append(f"{label}: {seconds / batch * 1e6:,.0f}")
         print(f"{what:>9}   " + "   ".join(out), flush=True)
 
     t = args.threads
     line("batch", [(str(b), {}, b, t) for b in (1, 8, 32, 128, 512)])
     line("tokens", [(str((28 // p) ** 2 + 1), {"patch_size": p}, 128, t) for p in (14, 7, 4, 2)])
-    line("width", [(str(w), {"width": w, "mlp_width": 2 * w, "heads": w // 16}, 128, t) for w in (32, 64, 128, 256)])
+    line(
+        "width",
+        [
+            (str(w), {"width": w, "mlp_width": 2 * w, "heads": w // 16}, 128, t)
+            for w in (32, 64, 128, 256)
+        ],
+    )
     line("depth", [(str(d), {"depth": d}, 128, t) for d in (2, 4, 8, 16)])
     line("workers", [(str(n), {}, 128, n) for n in sorted({1, 2, t})])
 
@@ -262,11 +338,17 @@ def main() -> None:
         peak(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
         return
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, of " + ", ".join(SECTIONS))
-    parser.add_argument("--models", default=",".join(str(i) for i in range(len(MODELS))), help="by number, from 0")
+    parser.add_argument(
+        "--only", default=",".join(SECTIONS), help="sections, of " + ", ".join(SECTIONS)
+    )
+    parser.add_argument(
+        "--models", default=",".join(str(i) for i in range(len(MODELS))), help="by number, from 0"
+    )
     parser.add_argument("--sides", default=",".join(SIDES), help="of " + ", ".join(SIDES))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0, help="a side's turn takes about so long")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="a side's turn takes about so long"
+    )
     parser.add_argument("--threads", type=int, default=len(nv.machine.cores()))
     args = parser.parse_args()
     models = [list(MODELS)[int(i)] for i in args.models.split(",")]
@@ -275,15 +357,25 @@ def main() -> None:
         if find_spec(SIDES[name]):
             names.append(name)
         else:
-            print(f"{name}: skipped, {SIDES[name]} is not installed (pip install 'numpyvit[benchmarks]')")
-    print(f"{processor()}, {args.threads} threads, Python {platform.python_version()}, {platform.system()}; load {load()}")
+            print(
+                f"{name}: skipped, {SIDES[name]} is not installed (pip install 'numpyvit[benchmarks]')"
+            )
+    print(
+        f"{processor()}, {args.threads} threads, Python {platform.python_version()}, {platform.system()}; load {load()}"
+    )
     with Sides(names, MODELS["17 tokens"], args.threads) as sides:
         print("; ".join(dict.fromkeys(sides.check(16))))
     sections = args.only.split(",")
     exact = [name for name in names if name != "PyTorch bf16"]
     if "step" in sections:
-        table("training step: forward, backward, AdamW; images a second", "step", models, names, args,
-              lambda m: BATCH.get(m, 128))
+        table(
+            "training step: forward, backward, AdamW; images a second",
+            "step",
+            models,
+            names,
+            args,
+            lambda m: BATCH.get(m, 128),
+        )
     if "evaluate" in sections:
         table("evaluation; images a second", "predict", models[:3], exact, args, lambda m: 256)
     if "one" in sections:
@@ -306,7 +398,9 @@ def load() -> str:
 def processor() -> str:
     try:
         with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            return next(
+                line.split(":")[1].strip() for line in file if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 

@@ -25,7 +25,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, N, D = x.shape
         qkv = self.qkv(self.norm1(x)).view(B, N, 3, self.heads, D // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)                   # each (B, h, N, E)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, h, N, E)
         a = F.scaled_dot_product_attention(q, k, v)
         x = x + self.proj(a.transpose(1, 2).reshape(B, N, D))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x)), approximate="tanh"))
@@ -45,7 +45,11 @@ class TorchViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         B, H, W, C = images.shape
         p1, p2 = self.config.patch
-        x = images.view(B, H // p1, p1, W // p2, p2, C).permute(0, 1, 3, 2, 4, 5).reshape(B, -1, p1 * p2 * C)
+        x = (
+            images.view(B, H // p1, p1, W // p2, p2, C)
+            .permute(0, 1, 3, 2, 4, 5)
+            .reshape(B, -1, p1 * p2 * C)
+        )
         x = torch.cat([self.cls_token.expand(B, 1, -1), self.embed(x)], 1) + self.positions
         for block in self.blocks:
             x = block(x)
@@ -54,17 +58,31 @@ class TorchViT(nn.Module):
 
 def torch_name(name: str) -> str:
     """What a weight of ours is called over there: blocks.0.attention.qkv.w -> blocks.0.qkv.weight."""
-    for ours, theirs in (("attention.", ""), ("mlp.", ""), ("head.out", "head"), (".gamma", ".weight"), (".beta", ".bias"),
-                         ("cls_token.w", "cls_token"), ("positions.w", "positions")):
+    for ours, theirs in (
+        ("attention.", ""),
+        ("mlp.", ""),
+        ("head.out", "head"),
+        (".gamma", ".weight"),
+        (".beta", ".bias"),
+        ("cls_token.w", "cls_token"),
+        ("positions.w", "positions"),
+    ):
         name = name.replace(ours, theirs)
-    return name.removesuffix(".w") + ".weight" if name.endswith(".w") else \
-        name.removesuffix(".b") + ".bias" if name.endswith(".b") else name
+    return (
+        name.removesuffix(".w") + ".weight"
+        if name.endswith(".w")
+        else name.removesuffix(".b") + ".bias"
+        if name.endswith(".b")
+        else name
+    )
 
 
 class Side:
     """mode: "eager", "compile" (torch.compile) or "bf16" (eager, under autocast)."""
 
-    def __init__(self, mode: str, model: ViT, weights: Buffer, threads: int, device: str = "cpu") -> None:
+    def __init__(
+        self, mode: str, model: ViT, weights: Buffer, threads: int, device: str = "cpu"
+    ) -> None:
         torch.set_num_threads(threads)
         self.bf16, self.device = mode == "bf16", device
         self.version = f"PyTorch {torch.__version__}"
@@ -75,8 +93,15 @@ class Side:
             for name, decay in self.matrices.items():
                 value = torch.from_numpy(weights[name])
                 self.weights[torch_name(name)].copy_(value.T if decay else value)
-        groups = [{"params": [self.weights[torch_name(n)] for n, d in self.matrices.items() if d is decay],
-                   "weight_decay": 0.05 * decay} for decay in (True, False)]
+        groups = [
+            {
+                "params": [
+                    self.weights[torch_name(n)] for n, d in self.matrices.items() if d is decay
+                ],
+                "weight_decay": 0.05 * decay,
+            }
+            for decay in (True, False)
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=True)
         self.call: Any = torch.compile(self.module) if mode == "compile" else self.module
 
@@ -108,15 +133,27 @@ class Side:
             return self.run(self.tensor(images)).float().cpu().numpy()
 
 
-def gpu_call(mode: str, model: ViT, weights: Buffer, images: np.ndarray, labels: np.ndarray, device: str, precision: str,
-             train: bool) -> Callable[[], Tensor]:
+def gpu_call(
+    mode: str,
+    model: ViT,
+    weights: Buffer,
+    images: np.ndarray,
+    labels: np.ndarray,
+    device: str,
+    precision: str,
+    train: bool,
+) -> Callable[[], Tensor]:
     """A training step with clipping, or an evaluation, that does not wait for the GPU. precision: "float32", "tf32", "bf16".
     mode: "eager", "compile", "graph" (all of it captured as a CUDA graph) or "compile+graph"."""
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.set_autocast_cache_enabled("graph" not in mode)                # as PyTorch's manual has it, and the capture below
+    torch.set_autocast_cache_enabled(
+        "graph" not in mode
+    )  # as PyTorch's manual has it, and the capture below
     if "compile" in mode:
         torch.compiler.reset()
-    side = Side("compile" if "compile" in mode else "eager", model, weights, torch.get_num_threads(), device)
+    side = Side(
+        "compile" if "compile" in mode else "eager", model, weights, torch.get_num_threads(), device
+    )
     side.bf16 = precision == "bf16"
     for group in side.optimizer.param_groups:
         group["capturable"] = "graph" in mode

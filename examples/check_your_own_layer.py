@@ -18,14 +18,16 @@ from numpyvit.params import ones
 
 def rmsnorm_forward(x: Array, gamma: Array) -> tuple[Array, tuple]:
     """x (..., D), gamma (D,)  ->  y (..., D), cache."""
-    r = 1 / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)             # (..., 1)
+    r = 1 / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)  # (..., 1)
     return x * r * gamma, (x, r, gamma)
 
 
 def wrong_backward(dy: Array, cache: tuple) -> tuple[Array, Array]:
     x, r, gamma = cache
     g = dy * gamma
-    dx = r * (g - x * r * (g * x).mean(-1, keepdims=True))              # x * r is normalised, and the x in the mean is not
+    dx = r * (
+        g - x * r * (g * x).mean(-1, keepdims=True)
+    )  # x * r is normalised, and the x in the mean is not
     return dx, (dy * x * r).reshape(-1, x.shape[-1]).sum(0)
 
 
@@ -78,10 +80,14 @@ def main() -> None:
     @settings(deadline=None)
     @given(shapes_BND(), seeds)
     def contract(shape: tuple[int, int, int], seed: int) -> None:
-        check_layer_contract(RMSNorm(shape[-1]), 1 + normal(shape, seed) ** 2, seed, zero=["x"])    # D = 1: x cancels
+        check_layer_contract(
+            RMSNorm(shape[-1]), 1 + normal(shape, seed) ** 2, seed, zero=["x"]
+        )  # D = 1: x cancels
 
     contract()
-    print("The property tests pass: 100 shapes and seeds. In a file of your own, pytest would run them.")
+    print(
+        "The property tests pass: 100 shapes and seeds. In a file of your own, pytest would run them."
+    )
 
 
 if __name__ == "__main__":

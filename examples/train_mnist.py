@@ -16,9 +16,9 @@ EPOCHS, BATCH, SEED = 8, 128, 0
 
 
 def main(data_dir: str | None = None) -> None:
-    train, test = nv.data.mnist(data_dir)                    # uint8 images, labels, mean, deviation, class names
-    model = nv.ViT(nv.presets["mnist"])                      # the structure: patches of 7x7, width 64, 3 blocks
-    params = model.init(SEED)                                # the weights: one flat array, a view for each
+    train, test = nv.data.mnist(data_dir)  # uint8 images, labels, mean, deviation, class names
+    model = nv.ViT(nv.presets["mnist"])  # the structure: patches of 7x7, width 64, 3 blocks
+    params = model.init(SEED)  # the weights: one flat array, a view for each
     optimizer = nv.Muon(params, betas=(0.9, 0.98), weight_decay=0.1, average=0.998)
     epoch_steps = nv.data.steps_per_epoch(len(train), BATCH)
     schedule = nv.warmup_cosine(peak=5e-3, warmup=epoch_steps, steps=EPOCHS * epoch_steps)
@@ -32,8 +32,11 @@ def main(data_dir: str | None = None) -> None:
             optimizer.step(params, grads, lr=schedule(step), clip=1.0, each=workers.each)
             if (step + 1) % epoch_steps == 0:
                 accuracy = nv.accuracy(workers.predict(optimizer.average, test), test.labels)
-                print(f"epoch {(step + 1) // epoch_steps}  loss {loss:.3f}  test accuracy {accuracy:.2%}  "
-                      f"{time.perf_counter() - began:.0f} s", flush=True)
+                print(
+                    f"epoch {(step + 1) // epoch_steps}  loss {loss:.3f}  test accuracy {accuracy:.2%}  "
+                    f"{time.perf_counter() - began:.0f} s",
+                    flush=True,
+                )
 
     nv.Classifier.of(model, optimizer.average, train).save("mnist.npz")
     print("saved mnist.npz: numpyvit predict mnist.npz IMAGE...")

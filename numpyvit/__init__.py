@@ -12,5 +12,23 @@ from .params import Buffer, Param, init
 from .version import __version__
 from .vit import ViT, ViTConfig, presets
 
-__all__ = ["SGD", "AdamW", "Buffer", "Classifier", "Muon", "Param", "UserError", "ViT", "ViTConfig", "Workers", "__version__", "accuracy",
-           "cross_entropy", "data", "init", "presets", "schedule", "warmup_cosine"]
+__all__ = [
+    "SGD",
+    "AdamW",
+    "Buffer",
+    "Classifier",
+    "Muon",
+    "Param",
+    "UserError",
+    "ViT",
+    "ViTConfig",
+    "Workers",
+    "__version__",
+    "accuracy",
+    "cross_entropy",
+    "data",
+    "init",
+    "presets",
+    "schedule",
+    "warmup_cosine",
+]

@@ -36,13 +36,23 @@ class Classifier:
     def __post_init__(self) -> None:
         C, K = self.config.channels, self.config.classes
         arrays = self.params.flat, self.mean, self.std
-        if not (all(a.dtype.kind == "f" and np.isfinite(a).all() for a in arrays) and (self.std > 0).all()):
+        if not (
+            all(a.dtype.kind == "f" and np.isfinite(a).all() for a in arrays)
+            and (self.std > 0).all()
+        ):
             raise UserError("weights, mean and std must be finite floats, and std above 0")
         if not 0 <= self.box < (min(self.config.image) if C == 1 else 1):
-            raise UserError(f"box is {self.box}: it must be 0, or, for grey images, less than their sides")
-        if not (self.mean.shape == self.std.shape == (C,) and len(self.classes) == K
-                and all(isinstance(name, str) for name in self.classes)):
-            raise UserError(f"mean and std must have {C} values, and classes {K} names, as the model's config has it")
+            raise UserError(
+                f"box is {self.box}: it must be 0, or, for grey images, less than their sides"
+            )
+        if not (
+            self.mean.shape == self.std.shape == (C,)
+            and len(self.classes) == K
+            and all(isinstance(name, str) for name in self.classes)
+        ):
+            raise UserError(
+                f"mean and std must have {C} values, and classes {K} names, as the model's config has it"
+            )
 
     @property
     def config(self) -> ViTConfig:
@@ -52,13 +62,24 @@ class Classifier:
     def of(cls, model: ViT, params: Buffer, train: Dataset) -> "Classifier":
         """With the preprocessing of the data set that it was trained on."""
         some = train.images[:1000]
-        return cls(model, params, train.mean, train.std, train.classes, border_grey(some), ink_box(some))
+        return cls(
+            model, params, train.mean, train.std, train.classes, border_grey(some), ink_box(some)
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one .npz file, atomically. Raises UserError where it cannot be written."""
-        note = {"config": self.config.to_dict(), "classes": self.classes, "background": self.background,
-                "box": self.box}
-        save_npz(Path(path), KIND, note, {"weights": self.params.flat, "mean": self.mean, "std": self.std})
+        note = {
+            "config": self.config.to_dict(),
+            "classes": self.classes,
+            "background": self.background,
+            "box": self.box,
+        }
+        save_npz(
+            Path(path),
+            KIND,
+            note,
+            {"weights": self.params.flat, "mean": self.mean, "std": self.std},
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "Classifier":
@@ -67,8 +88,15 @@ class Classifier:
         try:
             model = ViT(ViTConfig.from_dict(note["config"]))
             params = Buffer(model.params, arrays["weights"])
-            return cls(model, params, arrays["mean"], arrays["std"], tuple(note["classes"]), float(note["background"]),
-                       int(note.get("box", 0)))                          # version 0.2.0 had none
+            return cls(
+                model,
+                params,
+                arrays["mean"],
+                arrays["std"],
+                tuple(note["classes"]),
+                float(note["background"]),
+                int(note.get("box", 0)),
+            )  # version 0.2.0 had none
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path} does not hold a whole classifier ({error})") from None
 
@@ -82,8 +110,12 @@ class Classifier:
         """images (n, H, W, C) uint8  ->  probabilities (n, K). Raises UserError for images that do not fit."""
         images = np.asarray(images)
         if images.dtype != np.uint8:
-            raise UserError(f"images are {images.dtype}, wanted uint8 (0 to 255): predict normalises them itself")
-        data = Dataset("", images, np.zeros(len(images), np.int64), self.mean, self.std, self.classes)
+            raise UserError(
+                f"images are {images.dtype}, wanted uint8 (0 to 255): predict normalises them itself"
+            )
+        data = Dataset(
+            "", images, np.zeros(len(images), np.int64), self.mean, self.std, self.classes
+        )
         with Workers(self.model, workers=workers) as threads:
             return softmax_forward(threads.predict(self.params, data))[0]
 
@@ -92,20 +124,28 @@ class Classifier:
         where the model learned light strokes on a dark ground and this is dark on light (or the other way round), and what
         is drawn is moved to the middle where the model knows it nowhere else; but a picture of the model's size is not."""
         if self.config.channels not in (1, 3):
-            raise UserError(f"this model wants images of {self.config.channels} channels, picture files have 1 or 3: use "
-                            "Classifier.predict")
+            raise UserError(
+                f"this model wants images of {self.config.channels} channels, picture files have 1 or 3: use "
+                "Classifier.predict"
+            )
         size = self.config.image
         pixels, remark = read_picture(path, size, self.config.channels, finer=4 if self.box else 1)
         drawn, ground = self.box and pixels.shape[:2] != size, border_grey(pixels[None])
-        if drawn:                                                        # on paper of any grey: the ink tells
+        if drawn:  # on paper of any grey: the ink tells
             inverted = ground - pixels.min() > pixels.max() - ground
         else:
             inverted = self.config.channels == 1 and abs(ground - self.background) > 127
         if inverted:
-            pixels, remark = 255 - pixels, remark + ", inverted: it was " + (
-                "dark on light" if self.background < 128 else "light on dark")
+            pixels, remark = (
+                255 - pixels,
+                remark
+                + ", inverted: it was "
+                + ("dark on light" if self.background < 128 else "light on dark"),
+            )
         if drawn:
             pixels, remark = fit_ink(pixels, size, self.box), remark + ", centred"
             if not pixels.any():
-                raise UserError(f"{path}: nothing is drawn on it that stands out; what is transparent is white")
+                raise UserError(
+                    f"{path}: nothing is drawn on it that stands out; what is transparent is white"
+                )
         return pixels, remark

@@ -12,17 +12,23 @@ def as_probabilities(logits: Array, targets: Array) -> Array:
     """targets (B,) whole numbers or (B, K) probabilities  ->  (B, K), a new array of logits' dtype. Raises UserError."""
     xp, (B, K) = get_xp(logits), logits.shape
     if on_host(logits) != on_host(targets):
-        raise UserError("logits and targets are on different devices: data.to(device) moves images and labels")
+        raise UserError(
+            "logits and targets are on different devices: data.to(device) moves images and labels"
+        )
     if targets.ndim == 1 and len(targets) == B and targets.dtype.kind in "iu":
         if B and on_host(targets) and not (targets.min() >= 0 and targets.max() < K):
-            raise UserError(f"labels go from {targets.min()} to {targets.max()}, the model has {K} classes: 0 to {K - 1}")
+            raise UserError(
+                f"labels go from {targets.min()} to {targets.max()}, the model has {K} classes: 0 to {K - 1}"
+            )
         t = xp.zeros(logits.shape, logits.dtype)
         t[xp.arange(B), targets] = 1
         return t
     if targets.shape == logits.shape and targets.dtype.kind == "f":
         return targets.astype(logits.dtype)
-    raise UserError(f"targets are {targets.dtype} of shape {tuple(targets.shape)}: "
-                    f"wanted {B} whole numbers, or floats of shape ({B}, {K})")
+    raise UserError(
+        f"targets are {targets.dtype} of shape {tuple(targets.shape)}: "
+        f"wanted {B} whole numbers, or floats of shape ({B}, {K})"
+    )
 
 
 def cross_entropy_forward(
@@ -43,7 +49,7 @@ def cross_entropy_forward(
     count = max(B, 1) if count is None else count
     centred = logits - logits.max(-1, keepdims=True)
     e = xp.exp(centred)
-    total = row_sum(e)                                                   # (B, 1)
+    total = row_sum(e)  # (B, 1)
     loss = (xp.log(total) * row_sum(t) - row_dot(t, centred)).sum() / count
     return loss, (e / total, t, count)
 
@@ -62,7 +68,9 @@ def cross_entropy(
     logits: Array, targets: Array, *, smoothing: float = 0.0, count: int | None = None
 ) -> tuple[Any, Array]:
     """Both at once, as the trainer wants them: loss, dlogits. Arguments as cross_entropy_forward."""
-    loss, cache = fused(cross_entropy_forward, logits)(logits, targets, smoothing=smoothing, count=count)
+    loss, cache = fused(cross_entropy_forward, logits)(
+        logits, targets, smoothing=smoothing, count=count
+    )
     return loss, fused(cross_entropy_backward, logits)(1.0, cache)
 
 
@@ -71,6 +79,8 @@ def accuracy(logits: Array, labels: Array) -> float:
 
     Raises UserError where the shapes do not fit."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise UserError(f"logits have shape {logits.shape} and labels {labels.shape}: wanted (n, K) and (n,)")
+        raise UserError(
+            f"logits have shape {logits.shape} and labels {labels.shape}: wanted (n, K) and (n,)"
+        )
     right = (logits.argmax(-1) == labels) & (logits == logits).all(-1)
     return float(right.mean()) if len(labels) else 0.0

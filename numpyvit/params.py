@@ -91,13 +91,17 @@ class Buffer:
     def __init__(self, params: dict[str, Param], flat: Array) -> None:
         size = sum(p.size for p in params.values())
         if flat.shape != (size,):
-            raise UserError(f"these weights are an array of shape {flat.shape}, but the model has {size:,} of them")
+            raise UserError(
+                f"these weights are an array of shape {flat.shape}, but the model has {size:,} of them"
+            )
         self.params, self.flat = params, flat
         self.decayed = sum(p.size for p in params.values() if p.decay)
         self._views: dict[Param | str, Array] = {}
         start = 0
-        for name, p in sorted(params.items(), key=lambda item: not item[1].decay):   # stable: the model's order within
-            self._views[p] = self._views[name] = flat[start:start + p.size].reshape(p.shape)
+        for name, p in sorted(
+            params.items(), key=lambda item: not item[1].decay
+        ):  # stable: the model's order within
+            self._views[p] = self._views[name] = flat[start : start + p.size].reshape(p.shape)
             start += p.size
 
     def __getitem__(self, key: Param | str) -> Array:
@@ -106,11 +110,15 @@ class Buffer:
         except KeyError:
             if isinstance(key, str):
                 raise UserError(f"no weight is called {key!r}; names() lists them") from None
-            raise UserError(f"a Param of shape {key.shape} is not of the model that this Buffer was made for: "
-                            "make the weights with the init() of the same model object") from None
+            raise UserError(
+                f"a Param of shape {key.shape} is not of the model that this Buffer was made for: "
+                "make the weights with the init() of the same model object"
+            ) from None
 
     def __setitem__(self, key: Param | str, value: Any) -> None:
-        if value is not self._views.get(key):    # buffer[p] += x has added in place already, and assigns the view itself
+        if value is not self._views.get(
+            key
+        ):  # buffer[p] += x has added in place already, and assigns the view itself
             self[key][...] = value
 
     def names(self) -> list[str]:
@@ -133,10 +141,12 @@ class Buffer:
         return self.params, self.flat
 
     def __setstate__(self, state: tuple[dict[str, Param], Array]) -> None:
-        self.__init__(*state)      # type: ignore[misc]     # the views must be made anew, over the new flat array
+        self.__init__(*state)  # type: ignore[misc]     # the views must be made anew, over the new flat array
 
     def __repr__(self) -> str:
-        return f"<Buffer of {self.flat.size:,} {self.flat.dtype} weights in {len(self.params)} arrays>"
+        return (
+            f"<Buffer of {self.flat.size:,} {self.flat.dtype} weights in {len(self.params)} arrays>"
+        )
 
 
 def init(layer: object, seed: int = 0, dtype: Any = np.float32) -> Buffer:

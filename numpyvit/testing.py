@@ -21,21 +21,41 @@ from .gradcheck import Backward, Forward, check_function, noisy_pair
 from .gradcheck.contract import Pair, close, host, linearity, normal, purity, random_dy, reentrancy
 from .vit import ViTConfig
 
-__all__ = ["assert_batch_splits", "assert_dtype_kept", "assert_gradients", "assert_linear_backward", "assert_pure",
-           "assert_reentrant", "check_layer_contract", "close", "linear_args_BIO", "normal", "seeds", "shapes_BHWC",
-           "shapes_BND", "shapes_BNhE", "vit_configs"]
+__all__ = [
+    "assert_batch_splits",
+    "assert_dtype_kept",
+    "assert_gradients",
+    "assert_linear_backward",
+    "assert_pure",
+    "assert_reentrant",
+    "check_layer_contract",
+    "close",
+    "linear_args_BIO",
+    "normal",
+    "seeds",
+    "shapes_BHWC",
+    "shapes_BND",
+    "shapes_BNhE",
+    "vit_configs",
+]
 
 seeds = st.integers(0, 2**32 - 1)
 
 
-def shapes_BND(max_B: int = 3, max_N: int = 4, max_D: int = 6) -> st.SearchStrategy[tuple[int, int, int]]:
+def shapes_BND(
+    max_B: int = 3, max_N: int = 4, max_D: int = 6
+) -> st.SearchStrategy[tuple[int, int, int]]:
     """(images, tokens, width), each from 1."""
     return st.tuples(st.integers(1, max_B), st.integers(1, max_N), st.integers(1, max_D))
 
 
-def shapes_BNhE(max_B: int = 3, max_N: int = 4, max_h: int = 3, max_E: int = 3) -> st.SearchStrategy[tuple[int, ...]]:
+def shapes_BNhE(
+    max_B: int = 3, max_N: int = 4, max_h: int = 3, max_E: int = 3
+) -> st.SearchStrategy[tuple[int, ...]]:
     """(images, tokens, heads, width of a head), each from 1."""
-    return st.tuples(st.integers(1, max_B), st.integers(1, max_N), st.integers(1, max_h), st.integers(1, max_E))
+    return st.tuples(
+        st.integers(1, max_B), st.integers(1, max_N), st.integers(1, max_h), st.integers(1, max_E)
+    )
 
 
 @st.composite
@@ -46,9 +66,13 @@ def shapes_BHWC(draw: st.DrawFn) -> tuple[tuple[int, int, int, int], tuple[int, 
 
 
 @st.composite
-def linear_args_BIO(draw: st.DrawFn, max_B: int = 3, max_I: int = 4, max_O: int = 4) -> tuple[Array, Array, Array]:
+def linear_args_BIO(
+    draw: st.DrawFn, max_B: int = 3, max_I: int = 4, max_O: int = 4
+) -> tuple[Array, Array, Array]:
     """x (B, I), w (I, O), b (O,)."""
-    B, I, O, seed = draw(st.tuples(st.integers(1, max_B), st.integers(1, max_I), st.integers(1, max_O), seeds))
+    B, I, O, seed = draw(
+        st.tuples(st.integers(1, max_B), st.integers(1, max_I), st.integers(1, max_O), seeds)
+    )
     return normal((B, I), seed), normal((I, O), seed + 1), normal((O,), seed + 2)
 
 
@@ -57,16 +81,33 @@ def vit_configs(draw: st.DrawFn, dropout: bool = False) -> ViTConfig:
     """Tiny models in every option; with dropout=True, in every kind of dropout too. norm_eps is large: over two or three
     features, which are often nearly equal, a layernorm without it is all but a step."""
     (_, H, W, C), patch = draw(shapes_BHWC())
-    heads, positions = draw(st.integers(1, 2)), draw(st.sampled_from(["learned", "sinusoidal", "rotary", "none"]))
+    heads, positions = (
+        draw(st.integers(1, 2)),
+        draw(st.sampled_from(["learned", "sinusoidal", "rotary", "none"])),
+    )
     E = 4 if positions == "rotary" else draw(st.integers(1, 3))
     p = st.sampled_from([0.0, 0.3]) if dropout else st.just(0.0)
     return ViTConfig(
-        (H, W), patch, C, classes=draw(st.integers(1, 4)), width=heads * E, heads=heads,
-        depth=draw(st.integers(1, 2)), mlp_width=draw(st.integers(1, 4)), pooling=draw(st.sampled_from(["cls", "mean"])),
-        positions=positions, gelu=draw(st.sampled_from(["tanh", "erf"])),
-        head_hidden=draw(st.sampled_from([0, 3])), qkv_bias=draw(st.booleans()), norm_eps=0.1, dropout=draw(p),
-        attention_dropout=draw(p), drop_path=draw(p), patch_dropout=draw(p),
-        patch_overlap=draw(st.integers(0, min(patch))))
+        (H, W),
+        patch,
+        C,
+        classes=draw(st.integers(1, 4)),
+        width=heads * E,
+        heads=heads,
+        depth=draw(st.integers(1, 2)),
+        mlp_width=draw(st.integers(1, 4)),
+        pooling=draw(st.sampled_from(["cls", "mean"])),
+        positions=positions,
+        gelu=draw(st.sampled_from(["tanh", "erf"])),
+        head_hidden=draw(st.sampled_from([0, 3])),
+        qkv_bias=draw(st.booleans()),
+        norm_eps=0.1,
+        dropout=draw(p),
+        attention_dropout=draw(p),
+        drop_path=draw(p),
+        patch_dropout=draw(p),
+        patch_overlap=draw(st.integers(0, min(patch))),
+    )
 
 
 def assert_gradients(forward: Forward, backward: Backward, *inputs: Array, **options: Any) -> None:
@@ -79,7 +120,9 @@ def assert_none(faults: list[str]) -> None:
     assert not faults, "; ".join(faults)
 
 
-def assert_linear_backward(forward: Forward, backward: Backward, *inputs: Array, seed: int = 0) -> None:
+def assert_linear_backward(
+    forward: Forward, backward: Backward, *inputs: Array, seed: int = 0
+) -> None:
     """backward(2 a - 3 b) = 2 backward(a) - 3 backward(b), and the same dy twice gives the same bits."""
     assert_none(linearity(Pair(forward, backward, inputs), seed))
 
@@ -89,7 +132,9 @@ def assert_reentrant(forward: Forward, backward: Backward, *inputs: Array, seed:
     assert_none(reentrancy(Pair(forward, backward, inputs), seed))
 
 
-def assert_batch_splits(forward: Forward, backward: Backward, x: Array, *weights: Array, seed: int = 0) -> None:
+def assert_batch_splits(
+    forward: Forward, backward: Backward, x: Array, *weights: Array, seed: int = 0
+) -> None:
     """A batch cut in two (an empty part included) gives the same y and dx, and weight gradients that add up to the whole."""
     pair = Pair(forward, backward, [x, *weights])
 
@@ -103,9 +148,13 @@ def assert_batch_splits(forward: Forward, backward: Backward, x: Array, *weights
         (y1, first), (y2, second) = run(slice(None, cut)), run(slice(cut, None))
         for y_part, wanted in ((y1, y[:cut]), (y2, y[cut:])):
             assert close(y_part, wanted), f"y of a part (cut at {cut}) is not that part of y"
-        assert close(np.concatenate([first[0], second[0]]), whole[0]), f"dx of the parts (cut at {cut}) is not dx"
+        assert close(np.concatenate([first[0], second[0]]), whole[0]), (
+            f"dx of the parts (cut at {cut}) is not dx"
+        )
         for name, a, b, g in zip(pair.names[1:], first[1:], second[1:], whole[1:], strict=True):
-            assert close(a + b, g), f"the gradients of {name} of the parts (cut at {cut}) do not add up"
+            assert close(a + b, g), (
+                f"the gradients of {name} of the parts (cut at {cut}) do not add up"
+            )
 
 
 def assert_pure(forward: Forward, backward: Backward, *inputs: Array, seed: int = 0) -> None:
@@ -118,7 +167,7 @@ def assert_pure(forward: Forward, backward: Backward, *inputs: Array, seed: int 
     grads = [host(g) for g in pair.backward(dy, cache)]
     assert pickle.dumps(cache) == before, "backward changed its cache"
 
-    def strided(x: Array) -> Array:                                      # same values, gaps between, read-only
+    def strided(x: Array) -> Array:  # same values, gaps between, read-only
         wide = np.full((*x.shape, 2), np.nan, x.dtype)
         wide[..., 0] = x
         wide.flags.writeable = False
@@ -126,8 +175,11 @@ def assert_pure(forward: Forward, backward: Backward, *inputs: Array, seed: int 
 
     y_strided, cache_strided = pair.forward([strided(x) for x in pair.inputs])
     assert close(y_strided, y), "y differs for non-contiguous inputs"
-    copied = pickle.loads(before)                                        # which makes views contiguous
-    for how, d, c in (("for non-contiguous inputs", strided(dy), cache_strided), ("when the cache is pickled", dy, copied)):
+    copied = pickle.loads(before)  # which makes views contiguous
+    for how, d, c in (
+        ("for non-contiguous inputs", strided(dy), cache_strided),
+        ("when the cache is pickled", dy, copied),
+    ):
         for name, a, b in zip(pair.names, pair.backward(d, c), grads, strict=True):
             assert close(host(a), b), f"the gradient of {name} differs {how}"
 
@@ -138,12 +190,24 @@ def assert_dtype_kept(forward: Forward, backward: Backward, *inputs: Array, seed
     for dtype in (np.float32, np.float64, np.longdouble):
         y, cache = pair.forward([x.astype(dtype) for x in pair.inputs])
         assert y.dtype == dtype, f"y is {y.dtype} for {np.dtype(dtype)} inputs"
-        for name, g in zip(pair.names, pair.backward(random_dy(y.shape, seed, dtype), cache), strict=True):
-            assert g.dtype == dtype, f"the gradient of {name} is {g.dtype} for {np.dtype(dtype)} inputs"
+        for name, g in zip(
+            pair.names, pair.backward(random_dy(y.shape, seed, dtype), cache), strict=True
+        ):
+            assert g.dtype == dtype, (
+                f"the gradient of {name} is {g.dtype} for {np.dtype(dtype)} inputs"
+            )
 
 
-def check_layer_contract(layer: Any, x: Array, seed: int = 0, gradients: bool = True, splits: bool = True,
-                         zero: Sequence[str] = (), tolerance: float | None = None, **options: Any) -> None:
+def check_layer_contract(
+    layer: Any,
+    x: Array,
+    seed: int = 0,
+    gradients: bool = True,
+    splits: bool = True,
+    zero: Sequence[str] = (),
+    tolerance: float | None = None,
+    **options: Any,
+) -> None:
     """All of the above, for a layer with `forward(params, x)` and `backward(dy, cache, grads)`, at noisy weights.
 
     splits=False where an image's output depends on the others in the batch (dropout's mask does). zero: weights whose
@@ -152,7 +216,9 @@ def check_layer_contract(layer: Any, x: Array, seed: int = 0, gradients: bool = 
     forward, backward, names, weights = noisy_pair(layer, seed, **options)
     inputs = [np.asarray(x, np.float64), *weights]
     if gradients:
-        assert_gradients(forward, backward, *inputs, names=names, zero=zero, seed=seed, tolerance=tolerance)
+        assert_gradients(
+            forward, backward, *inputs, names=names, zero=zero, seed=seed, tolerance=tolerance
+        )
     assert_linear_backward(forward, backward, *inputs, seed=seed)
     assert_pure(forward, backward, *inputs, seed=seed)
     assert_dtype_kept(forward, backward, *inputs, seed=seed)

@@ -57,6 +57,7 @@ def standin(cupy):
 @pytest.fixture(scope="module")
 def no_waiting(cupy):
     """Within `with no_waiting():` nothing may be brought to the host."""
+
     @contextmanager
     def context():
         if is_standin(cupy):
@@ -65,6 +66,8 @@ def no_waiting(cupy):
             assert strict.reads == before
         else:
             import cupyx
+
             with cupyx.allow_synchronize(False):
                 yield
+
     return context

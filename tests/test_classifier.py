@@ -12,7 +12,9 @@ def make(channels=1, background=0.0, size=(8, 6)):
     model = ViT(ViTConfig(size, 2, channels, 3, width=8, depth=1, heads=2, mlp_width=8))
     params = model.init()
     params.flat += normal(params.flat.shape, 0, np.float32)
-    return Classifier(model, params, np.full(channels, 0.4), np.full(channels, 0.3), ("a", "b", "ü"), background)
+    return Classifier(
+        model, params, np.full(channels, 0.4), np.full(channels, 0.3), ("a", "b", "ü"), background
+    )
 
 
 def images(n, channels=1, seed=0):
@@ -35,13 +37,16 @@ def test_saved_and_loaded_it_predicts_the_same(tmp_path):
     assert classifier.predict(images(0)).shape == (0, 3)
 
 
-@pytest.mark.parametrize(("bad", "message"), [
-    (images(2).transpose(0, 3, 1, 2), "channels-first"),
-    (images(2, channels=3), r"shape \(2, 8, 6, 3\), the model wants \(B, 8, 6, 1\)"),
-    (images(2)[0], "the model wants"),
-    (images(2) / 255, "images are float64, wanted uint8"),
-    (images(2).astype(int), "images are int64, wanted uint8"),
-])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (images(2).transpose(0, 3, 1, 2), "channels-first"),
+        (images(2, channels=3), r"shape \(2, 8, 6, 3\), the model wants \(B, 8, 6, 1\)"),
+        (images(2)[0], "the model wants"),
+        (images(2) / 255, "images are float64, wanted uint8"),
+        (images(2).astype(int), "images are int64, wanted uint8"),
+    ],
+)
 def test_images_that_do_not_fit_are_refused(bad, message):
     with pytest.raises(UserError, match=message):
         make().predict(bad)
@@ -54,16 +59,30 @@ def change(note=None, arrays=None, drop=()):
             n.pop(name, None)
             a.pop(name, None)
         return n, a
+
     return apply
 
 
-@pytest.mark.parametrize("apply", [
-    change(drop=["weights"]), change(drop=["config"]), change(drop=["background"]), change(note={"classes": ["a"]}),
-    change(note={"classes": 3}), change(note={"config": {"depth": 0}}), change(note={"config": {"dept": 1}}),
-    change(note={"config": None}), change(arrays={"weights": np.zeros(5, np.float32)}), change(arrays={"mean": np.zeros(2)}),
-    change(arrays={"std": np.full(1, np.nan)}), change(note={"background": "dark"}),
-    change(note={"box": 6}), change(note={"box": -1}), change(note={"box": "x"}),
-])
+@pytest.mark.parametrize(
+    "apply",
+    [
+        change(drop=["weights"]),
+        change(drop=["config"]),
+        change(drop=["background"]),
+        change(note={"classes": ["a"]}),
+        change(note={"classes": 3}),
+        change(note={"config": {"depth": 0}}),
+        change(note={"config": {"dept": 1}}),
+        change(note={"config": None}),
+        change(arrays={"weights": np.zeros(5, np.float32)}),
+        change(arrays={"mean": np.zeros(2)}),
+        change(arrays={"std": np.full(1, np.nan)}),
+        change(note={"background": "dark"}),
+        change(note={"box": 6}),
+        change(note={"box": -1}),
+        change(note={"box": "x"}),
+    ],
+)
 def test_a_file_with_wrong_parts_is_refused(tmp_path, apply):
     path = tmp_path / "model.npz"
     make().save(path)
@@ -74,7 +93,9 @@ def test_a_file_with_wrong_parts_is_refused(tmp_path, apply):
 
 def test_a_file_of_version_0_2_has_no_box(tmp_path):
     make().save(tmp_path / "model.npz")
-    save_npz(tmp_path / "model.npz", KIND, *change(drop=["box"])(*load_npz(tmp_path / "model.npz", KIND)))
+    save_npz(
+        tmp_path / "model.npz", KIND, *change(drop=["box"])(*load_npz(tmp_path / "model.npz", KIND))
+    )
     assert Classifier.load(tmp_path / "model.npz").box == 0
 
 
@@ -94,11 +115,18 @@ def drawing(mode, ground, ink, size=(60, 80)):
 
 
 FILES = {
-    "grey.png": drawing("L", 0, 255), "light.png": drawing("L", 255, 0), "colour.png": drawing("RGB", "white", "navy"),
-    "palette.gif": drawing("RGB", "white", "black").quantize(4), "clear.png": drawing("RGBA", (0, 0, 0, 0), (0, 0, 0, 255)),
-    "grey_alpha.png": drawing("LA", (0, 0), (0, 255)), "cmyk.jpg": drawing("CMYK", (0, 0, 0, 0), (0, 0, 0, 255)),
-    "bits.png": drawing("1", 1, 0), "photo.jpg": drawing("L", 250, 3),
-    "deep.png": Image.fromarray((np.asarray(drawing("L", 0, 255)) * np.uint16(257)).astype(np.uint16)),
+    "grey.png": drawing("L", 0, 255),
+    "light.png": drawing("L", 255, 0),
+    "colour.png": drawing("RGB", "white", "navy"),
+    "palette.gif": drawing("RGB", "white", "black").quantize(4),
+    "clear.png": drawing("RGBA", (0, 0, 0, 0), (0, 0, 0, 255)),
+    "grey_alpha.png": drawing("LA", (0, 0), (0, 255)),
+    "cmyk.jpg": drawing("CMYK", (0, 0, 0, 0), (0, 0, 0, 255)),
+    "bits.png": drawing("1", 1, 0),
+    "photo.jpg": drawing("L", 250, 3),
+    "deep.png": Image.fromarray(
+        (np.asarray(drawing("L", 0, 255)) * np.uint16(257)).astype(np.uint16)
+    ),
     "unit.tiff": Image.fromarray((np.asarray(drawing("L", 0, 255)) / 255).astype(np.float32)),
     "float.tiff": Image.fromarray(np.asarray(drawing("L", 0, 255)).astype(np.float32)),
 }
@@ -112,7 +140,9 @@ def test_every_kind_of_file_becomes_light_strokes_on_dark(tmp_path, name):
     assert pixels.dtype == np.uint8
     assert pixels[0].max() < 30
     assert pixels[4, 2:4].min() > 140
-    assert ("inverted: it was dark on light" in remark) == (name not in ("grey.png", "deep.png", "unit.tiff", "float.tiff"))
+    assert ("inverted: it was dark on light" in remark) == (
+        name not in ("grey.png", "deep.png", "unit.tiff", "float.tiff")
+    )
     assert remark.startswith("60x80 fitted into 6x8")
     assert ("transparency laid on white" in remark) == (name in ("clear.png", "grey_alpha.png"))
 
@@ -128,7 +158,9 @@ def test_a_dark_16_bit_image_is_dark_and_of_many_frames_the_first_counts(tmp_pat
 
 
 def test_pillows_warnings_are_not_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)                 # 4800 pixels: Pillow warns; more than 6000: refuses
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 3000
+    )  # 4800 pixels: Pillow warns; more than 6000: refuses
     FILES["grey.png"].save(tmp_path / "x.png")
     make().read_image(tmp_path / "x.png")
     drawing("L", 0, 255, (100, 100)).save(tmp_path / "y.png")
@@ -158,11 +190,13 @@ def test_nothing_is_squashed_or_cut_and_exif_is_heeded(tmp_path):
     pixels, _ = classifier.read_image(tmp_path / "tall.png")
     assert pixels.shape == (8, 6, 1)
     exif = Image.Exif()
-    exif[0x0112] = 6                                  # turned by a quarter
+    exif[0x0112] = 6  # turned by a quarter
     FILES["grey.png"].rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=exif)
     upright, _ = classifier.read_image(tmp_path / "turned.jpg")
     FILES["grey.png"].save(tmp_path / "grey.png")
-    assert np.allclose(upright.astype(int), classifier.read_image(tmp_path / "grey.png")[0], atol=12)
+    assert np.allclose(
+        upright.astype(int), classifier.read_image(tmp_path / "grey.png")[0], atol=12
+    )
 
 
 def test_an_image_of_the_models_size_is_untouched(tmp_path):
@@ -178,12 +212,17 @@ def test_files_that_are_no_images_get_one_line(tmp_path):
     (tmp_path / "text.png").write_text("hello")
     FILES["colour.png"].save(tmp_path / "cut.png")
     whole = (tmp_path / "cut.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(np.full((4, 4), -3.0, np.float32)).save(tmp_path / "below.tiff")
     Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "nan.tiff")
-    for name, message in {"text.png": "cannot be read as an image", "cut.png": "cannot be read as an image",
-                          "none.png": "does not exist", "below.tiff": "values go from -3 to -3",
-                          ".": "is not a file", "nan.tiff": "values go from nan"}.items():
+    for name, message in {
+        "text.png": "cannot be read as an image",
+        "cut.png": "cannot be read as an image",
+        "none.png": "does not exist",
+        "below.tiff": "values go from -3 to -3",
+        ".": "is not a file",
+        "nan.tiff": "values go from nan",
+    }.items():
         with pytest.raises(UserError, match=message) as error:
             make().read_image(tmp_path / name)
         assert "\n" not in str(error.value)

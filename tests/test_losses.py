@@ -27,7 +27,9 @@ def test_gradient_and_plain_formula(B, K, soft, smoothing, seed):
         loss, cache = cross_entropy_forward(x, targets, smoothing=smoothing)
         return np.asarray(loss), cache
 
-    assert_gradients(forward, cross_entropy_backward, logits, zero=["input 0"] if K == 1 else [], tolerance=SHARP)
+    assert_gradients(
+        forward, cross_entropy_backward, logits, zero=["input 0"] if K == 1 else [], tolerance=SHARP
+    )
     t = targets if soft else np.eye(K)[targets]
     t = (1 - smoothing) * t + smoothing / K
     wanted = -(t * np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))).sum() / B
@@ -38,7 +40,9 @@ def test_gradient_and_plain_formula(B, K, soft, smoothing, seed):
 def test_parts_of_a_batch_add_up(B, K, cut, seed):
     logits, targets = normal((B, K), seed), draw_targets(B, K, False, seed)
     whole, d_whole = cross_entropy(logits, targets)
-    parts = [cross_entropy(logits[s], targets[s], count=B) for s in (slice(None, cut), slice(cut, None))]
+    parts = [
+        cross_entropy(logits[s], targets[s], count=B) for s in (slice(None, cut), slice(cut, None))
+    ]
     assert parts[0][0] + parts[1][0] == pytest.approx(whole, abs=1e-12)
     assert np.allclose(np.concatenate([d for _, d in parts]), d_whole, atol=1e-15)
 
@@ -58,13 +62,16 @@ def test_gradient_of_each_row_sums_to_zero(B, K, seed):
     assert np.allclose(dlogits.sum(1), 0, atol=1e-14)
 
 
-@pytest.mark.parametrize(("targets", "message"), [
-    (np.array([0, 3]), "labels go from 0 to 3, the model has 3 classes: 0 to 2"),
-    (np.array([-1, 0]), "labels go from -1 to 0"),
-    (np.array([0.0, 1.0]), "wanted 2 whole numbers, or floats"),
-    (np.array([0, 1, 2]), "wanted 2 whole numbers"),
-    (np.eye(4)[:2], r"floats of shape \(2, 3\)"),
-])
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (np.array([0, 3]), "labels go from 0 to 3, the model has 3 classes: 0 to 2"),
+        (np.array([-1, 0]), "labels go from -1 to 0"),
+        (np.array([0.0, 1.0]), "wanted 2 whole numbers, or floats"),
+        (np.array([0, 1, 2]), "wanted 2 whole numbers"),
+        (np.eye(4)[:2], r"floats of shape \(2, 3\)"),
+    ],
+)
 def test_wrong_targets_are_refused(targets, message):
     with pytest.raises(UserError, match=message):
         cross_entropy(np.zeros((2, 3)), targets)

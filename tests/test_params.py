@@ -18,8 +18,10 @@ def test_every_weight_is_a_view_of_the_flat_array_and_decaying_ones_come_first(c
         view = params[name]
         assert view is params[p]
         assert view.shape == p.shape
-        start = (view.__array_interface__["data"][0] - params.flat.__array_interface__["data"][0]) // 4
-        seen[start:start + view.size] += 1
+        start = (
+            view.__array_interface__["data"][0] - params.flat.__array_interface__["data"][0]
+        ) // 4
+        seen[start : start + view.size] += 1
         assert (start + view.size <= params.decayed) if p.decay else (start >= params.decayed)
         assert p.decay == (name.endswith(".w") and name not in ("cls_token.w", "positions.w"))
     assert (seen == 1).all()
@@ -29,14 +31,21 @@ def test_every_weight_is_a_view_of_the_flat_array_and_decaying_ones_come_first(c
 def test_first_weights_depend_on_the_seed_alone(config, seed):
     model = ViT(config)
     assert np.array_equal(model.init(seed).flat, ViT(config).init(seed).flat)
-    assert np.array_equal(model.init(seed).flat, model.init(seed, np.float64).flat.astype(np.float32))
+    assert np.array_equal(
+        model.init(seed).flat, model.init(seed, np.float64).flat.astype(np.float32)
+    )
     assert not np.array_equal(model.init(seed).flat, model.init(seed + 1).flat)
 
 
 def test_first_weights_have_the_deviations_that_they_should():
     params = ViT(ViTConfig(width=192, depth=1, heads=3, mlp_width=768)).init()
-    deviations = {"blocks.0.attention.qkv.w": (2 / (192 + 576)) ** 0.5, "blocks.0.mlp.fc1.w": (2 / (192 + 768)) ** 0.5,
-                  "embed.w": (2 / (49 + 192)) ** 0.5, "positions.w": 0.02, "cls_token.w": 0.02}
+    deviations = {
+        "blocks.0.attention.qkv.w": (2 / (192 + 576)) ** 0.5,
+        "blocks.0.mlp.fc1.w": (2 / (192 + 768)) ** 0.5,
+        "embed.w": (2 / (49 + 192)) ** 0.5,
+        "positions.w": 0.02,
+        "cls_token.w": 0.02,
+    }
     for name, wanted in deviations.items():
         assert params[name].std() == pytest.approx(wanted, rel=0.15)
         assert abs(params[name].mean()) < 0.2 * wanted
@@ -70,7 +79,9 @@ def test_a_layer_in_two_places_has_its_weights_once():
 def test_names_are_dotted_paths():
     names = ViT(ViTConfig(depth=2)).init().names()
     assert names[:4] == ["embed.w", "embed.b", "cls_token.w", "positions.w"]
-    assert {"blocks.0.attention.qkv.w", "blocks.1.mlp.fc2.b", "norm.gamma", "head.out.w"} <= set(names)
+    assert {"blocks.0.attention.qkv.w", "blocks.1.mlp.fc2.b", "norm.gamma", "head.out.w"} <= set(
+        names
+    )
 
 
 def test_a_layer_can_be_initialised_by_itself_and_refuses_anothers_handles():

@@ -8,21 +8,38 @@ from numpyvit import data
 from numpyvit.cli.main import main
 from numpyvit.train.folder import read_metrics
 
-KINDS = ("RGB.jpg", "L.png", "L.jpg", "P.png", "P.gif", "RGBA.png", "LA.png", "CMYK.jpg", "CMYK.tiff", "I;16.png",
-         "I;16.tiff", "1.png", "RGB.webp", "RGB.bmp", "RGBA.webp", "F.tiff", "turned.jpg")
+KINDS = (
+    "RGB.jpg",
+    "L.png",
+    "L.jpg",
+    "P.png",
+    "P.gif",
+    "RGBA.png",
+    "LA.png",
+    "CMYK.jpg",
+    "CMYK.tiff",
+    "I;16.png",
+    "I;16.tiff",
+    "1.png",
+    "RGB.webp",
+    "RGB.bmp",
+    "RGBA.webp",
+    "F.tiff",
+    "turned.jpg",
+)
 
 
 def scene(of_class, rng):
     """A picture that its lines tell: sky over ground, a wood of trunks, or one big sun; a hundred shades of each."""
     H, W = rng.integers(24, 300, 2)
-    y, x = np.mgrid[0:1:H * 1j, 0:1:W * 1j]
+    y, x = np.mgrid[0 : 1 : H * 1j, 0 : 1 : W * 1j]
     if of_class == "horizon":
         light = np.where(y < rng.uniform(0.3, 0.7), 230, 60)
     elif of_class == "wood":
         light = np.where(np.sin(x * rng.uniform(20, 30) + rng.uniform(0, 6)) > 0, 210, 50)
     else:
         cy, cx = rng.uniform(0.4, 0.6, 2)
-        light = np.where((y - cy)**2 + (x - cx)**2 < rng.uniform(0.08, 0.12), 240, 40)
+        light = np.where((y - cy) ** 2 + (x - cx) ** 2 < rng.uniform(0.08, 0.12), 240, 40)
     pixels = light[..., None] * rng.uniform(0.7, 1, 3) + rng.normal(0, 12, (H, W, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
@@ -35,9 +52,13 @@ def save(picture, path, kind):
         exif[0x0112] = 6
         picture.transpose(Image.Transpose.ROTATE_90).save(f"{path}.{ending}", exif=exif)
     elif mode == "I;16":
-        Image.fromarray((np.asarray(picture.convert("L")) * np.uint16(257)).astype(np.uint16)).save(f"{path}.{ending}")
+        Image.fromarray((np.asarray(picture.convert("L")) * np.uint16(257)).astype(np.uint16)).save(
+            f"{path}.{ending}"
+        )
     elif mode == "F":
-        Image.fromarray(np.asarray(picture.convert("L")).astype(np.float32) / 255).save(f"{path}.{ending}")
+        Image.fromarray(np.asarray(picture.convert("L")).astype(np.float32) / 255).save(
+            f"{path}.{ending}"
+        )
     else:
         picture.convert(mode).save(f"{path}.{ending}")
 
@@ -54,8 +75,29 @@ def photographs(tmp_path_factory):
 
 def test_from_training_to_prediction(photographs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "--data", str(photographs), "--image-size", "32", "--epochs", "10", "--val", "0.1", "--flip",
-                 "--randaugment", "1", "--magnitude", "3", "--out", "run"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                str(photographs),
+                "--image-size",
+                "32",
+                "--epochs",
+                "10",
+                "--val",
+                "0.1",
+                "--flip",
+                "--randaugment",
+                "1",
+                "--magnitude",
+                "3",
+                "--out",
+                "run",
+            ]
+        )
+        == 0
+    )
     assert "photographs0: 222 training and 60 test images" in capsys.readouterr().out
     rows = read_metrics(tmp_path / "run")
     assert rows[-1]["test_accuracy"] > 0.8
@@ -70,7 +112,9 @@ def test_from_training_to_prediction(photographs, tmp_path, capsys, monkeypatch)
         number = int(line.split("new")[1].split(".")[0])
         right += line.split(": ")[1].startswith(("horizon", "wood", "sun")[number % 3])
     assert right >= 14
-    assert main(["train", "--resume", "run"]) == 0    # nothing is left to do, but all of it is read again
+    assert (
+        main(["train", "--resume", "run"]) == 0
+    )  # nothing is left to do, but all of it is read again
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,11 +133,21 @@ def test_orientations(orientation, tmp_path):
     """What a camera wrote, held in any of the eight ways, is upright; and Pillow agrees on what that means."""
     upright = scene("horizon", np.random.default_rng(orientation))
     T = Image.Transpose
-    undo = {1: None, 2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE, 6: T.ROTATE_90,
-            7: T.TRANSVERSE, 8: T.ROTATE_270}[orientation]
+    undo = {
+        1: None,
+        2: T.FLIP_LEFT_RIGHT,
+        3: T.ROTATE_180,
+        4: T.FLIP_TOP_BOTTOM,
+        5: T.TRANSPOSE,
+        6: T.ROTATE_90,
+        7: T.TRANSVERSE,
+        8: T.ROTATE_270,
+    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    (upright.transpose(undo) if undo is not None else upright).save(tmp_path / "x.jpg", exif=exif, quality=95)
+    (upright.transpose(undo) if undo is not None else upright).save(
+        tmp_path / "x.jpg", exif=exif, quality=95
+    )
     pixels, remark = data.read_picture(tmp_path / "x.jpg", (30, 30), 1)
     upright.save(tmp_path / "y.png")
     wanted, _ = data.read_picture(tmp_path / "y.png", (30, 30), 1)

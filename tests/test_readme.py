@@ -17,7 +17,7 @@ def test_python_runs_and_prints_what_the_readme_says(code, capsys):
     if "check_function" in code:
         assert f"```\n{out}```" in README
     else:
-        assert float(out) > 0.85                      # ten epochs
+        assert float(out) > 0.85  # ten epochs
 
 
 def test_links_lead_somewhere():

@@ -10,7 +10,7 @@ from numpyvit.train.folder import read_metrics
 from numpyvit.train.recipes import MADE_FOR
 
 pytestmark = pytest.mark.slow
-DATA = os.environ.get("NUMPYVIT_TEST_DATA")           # a folder with mnist/, cifar10/: the real files
+DATA = os.environ.get("NUMPYVIT_TEST_DATA")  # a folder with mnist/, cifar10/: the real files
 
 
 def train(tmp_path, *args):
@@ -24,10 +24,14 @@ def test_digits(seed, tmp_path):
     assert rows[-1]["test_accuracy"] >= 0.98
 
 
-@pytest.mark.parametrize(("recipe", "accuracy"), [
-    ("mnist", 0.988), ("mnist-30k", 0.989), ("fashion-mnist", 0.92), ("cifar10", 0.84)])
+@pytest.mark.parametrize(
+    ("recipe", "accuracy"),
+    [("mnist", 0.988), ("mnist-30k", 0.989), ("fashion-mnist", 0.92), ("cifar10", 0.84)],
+)
 def test_recipes(recipe, accuracy, tmp_path):
     name = MADE_FOR.get(recipe, recipe)
     if not DATA or not (Path(DATA) / name).exists():
-        pytest.skip(f"the real {name} is not here: set NUMPYVIT_TEST_DATA to the folder that holds {name}/")
+        pytest.skip(
+            f"the real {name} is not here: set NUMPYVIT_TEST_DATA to the folder that holds {name}/"
+        )
     assert train(tmp_path, "--recipe", recipe, "--data-dir", DATA)[-1]["test_accuracy"] >= accuracy

@@ -24,8 +24,11 @@ from numpyvit.testing import (
     vit_configs,
 )
 
-COUNTS = {                                            # of the papers, at 224x224 with 1000 classes
-    "ViT-Ti/16": 5_717_416, "ViT-S/16": 22_050_664, "ViT-B/16": 86_567_656, "ViT-L/16": 304_326_632,
+COUNTS = {  # of the papers, at 224x224 with 1000 classes
+    "ViT-Ti/16": 5_717_416,
+    "ViT-S/16": 22_050_664,
+    "ViT-B/16": 86_567_656,
+    "ViT-L/16": 304_326_632,
     "ViT-H/14": 632_045_800,
 }
 
@@ -43,7 +46,13 @@ def images_for(config, B, seed, dtype=np.float64):
 def test_contract(config, seed):
     forward, backward, _, weights = noisy_pair(ViT(config), seed)
     inputs = images_for(config, 3, seed), *weights
-    for check in (assert_linear_backward, assert_pure, assert_dtype_kept, assert_reentrant, assert_batch_splits):
+    for check in (
+        assert_linear_backward,
+        assert_pure,
+        assert_dtype_kept,
+        assert_reentrant,
+        assert_batch_splits,
+    ):
         check(forward, backward, *inputs, seed=seed)
 
 
@@ -69,7 +78,10 @@ def test_the_last_blocks_shortcut_changes_nothing(config, seed):
     assert close(y, y_long)
     g, g_long = params.zeros_like(), params.zeros_like()
     dy = normal(y.shape, seed)
-    dx, dx_long = model.backward(dy, cache, g, need_dx=True), model.backward(dy, cache_long, g_long, need_dx=True)
+    dx, dx_long = (
+        model.backward(dy, cache, g, need_dx=True),
+        model.backward(dy, cache_long, g_long, need_dx=True),
+    )
     assert close(dx, dx_long, 1e-9)
     assert close(g.flat, g_long.flat, 1e-9)
     N, D = config.tokens, config.width
@@ -95,7 +107,9 @@ def test_starts_at_a_loss_of_ln_K(name, seed):
 @pytest.mark.parametrize("field", ["dropout", "attention_dropout", "drop_path", "patch_dropout"])
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_each_kind_of_dropout_is_on_in_training(field, pooling):
-    config = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8, pooling=pooling, **{field: 0.5})
+    config = ViTConfig(
+        6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8, pooling=pooling, **{field: 0.5}
+    )
     model, x = ViT(config), images_for(config, 8, 0)
     params = noisy(model, 0)
     plain, _ = model.forward(params, x)
@@ -111,7 +125,9 @@ def test_the_stack_is_the_papers_equations(config, seed):
     params, rng = noisy(model, seed), np.random.default_rng(seed)
     z, _ = model.embed.forward(params, x)
     if config.pooling == "cls":
-        z = np.concatenate([np.broadcast_to(params["cls_token.w"], (2, 1, config.width)), z], axis=1)
+        z = np.concatenate(
+            [np.broadcast_to(params["cls_token.w"], (2, 1, config.width)), z], axis=1
+        )
     if config.positions == "learned":
         z = z + params["positions.w"]
     elif config.positions == "sinusoidal":
@@ -163,7 +179,12 @@ def test_overfits_eight_images(pooling, seed):
 
 def test_a_model_takes_no_tokens_order_from_attention_alone():
     """Without positions, patches in another order give the same logits; with positions they do not."""
-    for positions, same in (("none", True), ("learned", False), ("sinusoidal", False), ("rotary", False)):
+    for positions, same in (
+        ("none", True),
+        ("learned", False),
+        ("sinusoidal", False),
+        ("rotary", False),
+    ):
         config = ViTConfig(4, 2, 1, 3, width=8, depth=2, heads=2, mlp_width=8, positions=positions)
         model = ViT(config)
         params, x = noisy(model, 0), images_for(config, 2, 0)
@@ -171,25 +192,31 @@ def test_a_model_takes_no_tokens_order_from_attention_alone():
         assert np.allclose(model.forward(params, x)[0], model.forward(params, swapped)[0]) == same
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"patch_size": 5}, "28x28 cannot be cut into patches of 5x5: choose a patch_size that divides"),
-    ({"image_size": (28, 30)}, "28x30 cannot be cut"),
-    ({"patch_overlap": 8}, "patch_overlap is 8: it must be a whole number of pixels, 0 to 7"),
-    ({"patch_overlap": 1.0}, "patch_overlap is 1.0"),
-    ({"patch_overlap": -1}, "patch_overlap is -1"),
-    ({"width": 66}, "width 66 cannot be split over 4 heads"),
-    ({"width": 24, "positions": "rotary"}, "heads of width 6 cannot turn by row and by column"),
-    ({"pooling": "men"}, "did you mean 'mean'"),
-    ({"positions": "sinusoid"}, "did you mean 'sinusoidal'"),
-    ({"gelu": "relu"}, "one of tanh, erf"),
-    ({"depth": 0}, "depth is 0: it must be a whole number above 0"),
-    ({"width": 64.0}, "width is 64.0"),
-    ({"dropout": 1.0}, "dropout is 1.0: it must be a number from 0 to 0.99"),
-    ({"dropout": math.nan}, "dropout is nan"),
-    ({"image_size": "28"}, "image_size is '28'"),
-    ({"norm_eps": 0}, "norm_eps is 0"),
-    ({"qkv_bias": 1}, "qkv_bias is 1"),
-])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"patch_size": 5},
+            "28x28 cannot be cut into patches of 5x5: choose a patch_size that divides",
+        ),
+        ({"image_size": (28, 30)}, "28x30 cannot be cut"),
+        ({"patch_overlap": 8}, "patch_overlap is 8: it must be a whole number of pixels, 0 to 7"),
+        ({"patch_overlap": 1.0}, "patch_overlap is 1.0"),
+        ({"patch_overlap": -1}, "patch_overlap is -1"),
+        ({"width": 66}, "width 66 cannot be split over 4 heads"),
+        ({"width": 24, "positions": "rotary"}, "heads of width 6 cannot turn by row and by column"),
+        ({"pooling": "men"}, "did you mean 'mean'"),
+        ({"positions": "sinusoid"}, "did you mean 'sinusoidal'"),
+        ({"gelu": "relu"}, "one of tanh, erf"),
+        ({"depth": 0}, "depth is 0: it must be a whole number above 0"),
+        ({"width": 64.0}, "width is 64.0"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be a number from 0 to 0.99"),
+        ({"dropout": math.nan}, "dropout is nan"),
+        ({"image_size": "28"}, "image_size is '28'"),
+        ({"norm_eps": 0}, "norm_eps is 0"),
+        ({"qkv_bias": 1}, "qkv_bias is 1"),
+    ],
+)
 def test_parts_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
         ViTConfig(**fields)
@@ -201,7 +228,7 @@ def test_patches_that_overlap_see_their_neighbours():
     model = ViT(config)
     params, x = noisy(model, 0), images_for(config, 1, 0)
     before, _ = model.embed.forward(params, x)
-    x[0, 2, 2] += 1                                                      # the corner of the patch in the middle
+    x[0, 2, 2] += 1  # the corner of the patch in the middle
     changed = (model.embed.forward(params, x)[0] != before).any(-1).reshape(3, 3)
     assert changed.tolist() == [[True, True, False], [True, True, False], [False, False, False]]
     assert costs(config)[1][:2] == ("patches of 2x2, 4x4 seen, linear", "9x8")
@@ -216,20 +243,32 @@ def test_drop_path_rises_with_depth():
 def test_a_config_goes_to_a_dict_and_back():
     config = ViTConfig((8, 4), (4, 2), gelu="erf")
     assert ViTConfig.from_dict(config.to_dict()) == config
-    assert ViTConfig.from_dict({**config.to_dict(), "image_size": [8, 4], "patch_size": [4, 2]}) == config
+    assert (
+        ViTConfig.from_dict({**config.to_dict(), "image_size": [8, 4], "patch_size": [4, 2]})
+        == config
+    )
     with pytest.raises(UserError, match="'depht' is unknown: did you mean 'depth'"):
         ViTConfig.from_dict({"depht": 3})
 
 
-@pytest.mark.parametrize(("images", "message"), [
-    (np.zeros((2, 3, 8, 4), np.float32), r"channels-first: images.transpose\(0, 2, 3, 1\)"),
-    (np.zeros((2, 8, 8, 3), np.float32), r"shape \(2, 8, 8, 3\), the model wants \(B, 8, 4, 3\)"),
-    (np.zeros((8, 4, 3), np.float32), "the model wants"),
-    (np.zeros((2, 8, 4, 3), np.uint8), "uint8, not normalised floats"),
-    (np.zeros((2, 8, 4, 3), np.float64), r"float64 and the weights float32: images.astype\('float32'\)"),
-    (np.full((2, 8, 4, 3), np.nan, np.float32), "NaN or infinity"),
-    (np.full((2, 8, 4, 3), np.inf, np.float32), "NaN or infinity"),
-])
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 3, 8, 4), np.float32), r"channels-first: images.transpose\(0, 2, 3, 1\)"),
+        (
+            np.zeros((2, 8, 8, 3), np.float32),
+            r"shape \(2, 8, 8, 3\), the model wants \(B, 8, 4, 3\)",
+        ),
+        (np.zeros((8, 4, 3), np.float32), "the model wants"),
+        (np.zeros((2, 8, 4, 3), np.uint8), "uint8, not normalised floats"),
+        (
+            np.zeros((2, 8, 4, 3), np.float64),
+            r"float64 and the weights float32: images.astype\('float32'\)",
+        ),
+        (np.full((2, 8, 4, 3), np.nan, np.float32), "NaN or infinity"),
+        (np.full((2, 8, 4, 3), np.inf, np.float32), "NaN or infinity"),
+    ],
+)
 def test_images_that_do_not_fit_are_refused(images, message):
     model = ViT(ViTConfig((8, 4), 4, 3))
     with pytest.raises(UserError, match=message):

@@ -11,7 +11,7 @@ from numpyvit import Classifier, data
 from numpyvit.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-DATA = os.environ.get("NUMPYVIT_TEST_DATA")           # a folder with mnist/: the real files
+DATA = os.environ.get("NUMPYVIT_TEST_DATA")  # a folder with mnist/: the real files
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,9 @@ def test_it_is_small_and_the_recipes(classifier):
 
 def test_mnist(classifier):
     if not DATA or not (Path(DATA) / "mnist").exists():
-        pytest.skip("the real MNIST is not here: set NUMPYVIT_TEST_DATA to the folder that holds mnist/")
+        pytest.skip(
+            "the real MNIST is not here: set NUMPYVIT_TEST_DATA to the folder that holds mnist/"
+        )
     _, test = data.mnist(DATA)
     assert np.mean(classifier.predict(test.images).argmax(1) == test.labels) >= 0.989
 
@@ -42,9 +44,13 @@ def test_digits_of_other_people(classifier, tmp_path):
     images = []
     for i, image in enumerate(test.images[:200]):
         side = int(rng.integers(50, 150))
-        ink = np.asarray(Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BICUBIC))
+        ink = np.asarray(
+            Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BICUBIC)
+        )
         top, left, bottom, right = rng.integers(8, 90, 4)
-        Image.fromarray(255 - np.pad(ink, ((top, bottom), (left, right)))).save(tmp_path / f"{i}.png")
+        Image.fromarray(255 - np.pad(ink, ((top, bottom), (left, right)))).save(
+            tmp_path / f"{i}.png"
+        )
         images.append(classifier.read_image(tmp_path / f"{i}.png")[0])
     assert np.mean(classifier.predict(np.stack(images)).argmax(1) == test.labels[:200]) >= 0.95
 

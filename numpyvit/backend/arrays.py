@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-NUMPY = np.ndarray, np.generic       # (a tuple: this is asked a hundred times a step)
+NUMPY = np.ndarray, np.generic  # (a tuple: this is asked a hundred times a step)
 
 
 def get_xp(x: Array) -> ModuleType:
@@ -23,7 +23,9 @@ def get_xp(x: Array) -> ModuleType:
         return np
     if type(x).__module__.partition(".")[0] == "cupy":
         return sys.modules["cupy"]
-    raise TypeError(f"expected a NumPy array, got {type(x).__name__}: convert it with np.asarray(...)")
+    raise TypeError(
+        f"expected a NumPy array, got {type(x).__name__}: convert it with np.asarray(...)"
+    )
 
 
 def on_host(x: Array) -> bool:
@@ -38,6 +40,7 @@ def fused(f: Any, x: Array) -> Any:
     if on_host(x) or x.dtype.char not in "fd":
         return f
     from .kernels import TWINS
+
     return TWINS.get(f.__name__, f)
 
 
@@ -82,7 +85,7 @@ def row_dot(a: Array, b: Array) -> Array:
     """Dot product over the last axis, kept: (..., D), (..., D) -> (..., 1). 1.3 times as fast as einsum; and for short rows,
     by a product with ones, twice as fast as vecdot."""
     xp = get_xp(a)
-    if xp is not np or a.shape[-1] <= 32:                                # CuPy has no vecdot
+    if xp is not np or a.shape[-1] <= 32:  # CuPy has no vecdot
         return row_sum(a * b)
     return xp.vecdot(a, b)[..., None]
 

@@ -20,23 +20,32 @@ def module_of(device: str) -> ModuleType:
     missing: CuPy, a driver that works, or a GPU of that number."""
     found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", device) if isinstance(device, str) else None
     if not found:
-        raise UserError(f"the device is {device!r}: wanted cpu, cuda, or cuda:N for the GPU of number N")
+        raise UserError(
+            f"the device is {device!r}: wanted cpu, cuda, or cuda:N for the GPU of number N"
+        )
     if device == "cpu":
         return np
     try:
         import cupy
     except ImportError as error:
-        raise UserError(f"--device {device} needs CuPy, which cannot be imported ({error}): {INSTALL}") from None
+        raise UserError(
+            f"--device {device} needs CuPy, which cannot be imported ({error}): {INSTALL}"
+        ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise UserError(f"CuPy finds no GPU that it can use ({error}): install or update NVIDIA's driver, or use "
-                        "--device cpu") from None
+        raise UserError(
+            f"CuPy finds no GPU that it can use ({error}): install or update NVIDIA's driver, or use "
+            "--device cpu"
+        ) from None
     try:
         from cupy_backends.cuda.libs import cublas, nvrtc  # noqa: F401  to compute with, and to compile kernels
-        nvrtc.getVersion()                                               # CuPy looks for the library now
+
+        nvrtc.getVersion()  # CuPy looks for the library now
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"CuPy does not find CUDA's own libraries ({str(error).splitlines()[0]}): {INSTALL}") from None
+        raise UserError(
+            f"CuPy does not find CUDA's own libraries ({str(error).splitlines()[0]}): {INSTALL}"
+        ) from None
     number = int(found[1] or 0)
     if number >= count:
         raise UserError(f"there is no GPU {number}: this machine has {count}, numbered from 0")

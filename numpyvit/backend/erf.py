@@ -20,7 +20,7 @@ def erf_series(x: Array) -> Array:
     """
     xp = get_xp(x)
     eps = np.finfo(x.dtype).eps
-    limit = xp.sqrt(-xp.log(xp.asarray(eps / 8, x.dtype)))               # erfc(x) < exp(-x^2)
+    limit = xp.sqrt(-xp.log(xp.asarray(eps / 8, x.dtype)))  # erfc(x) < exp(-x^2)
     x = xp.clip(x, -limit, limit)
     t = 2 * x * x
     term, total, n = x, x, 0
@@ -28,11 +28,13 @@ def erf_series(x: Array) -> Array:
         n += 1
         term = term * (t / (2 * n + 1))
         total = total + term
-    pi = xp.arccos(xp.asarray(-1, x.dtype))                              # math.pi has only a double's digits
+    pi = xp.arccos(xp.asarray(-1, x.dtype))  # math.pi has only a double's digits
     return xp.clip(2 / xp.sqrt(pi) * xp.exp(-x * x) * total, -1, 1)
 
 
-MIDDLE = 20.0        # of u in x^2, see below: 11 terms in float32, 27 in float64; with 5 it would be 15 and 44
+MIDDLE = (
+    20.0  # of u in x^2, see below: 11 terms in float32, 27 in float64; with 5 it would be 15 and 44
+)
 
 
 @lru_cache(maxsize=2)
@@ -63,9 +65,9 @@ def erf(x: Array) -> Array:
     limit, top, c = chebyshev_fit(x.dtype.name)
     x = xp.clip(x, -limit, limit)
     t = x * x
-    v2 = 4 / (top + 1) * ((t - MIDDLE) / (t + MIDDLE) + 1) - 2           # 2 v
+    v2 = 4 / (top + 1) * ((t - MIDDLE) / (t + MIDDLE) + 1) - 2  # 2 v
     b, b_next = xp.full_like(x, c[-1]), xp.zeros_like(x)
-    for c_k in c[-2:0:-1]:                                               # Clenshaw: b_k = c_k + 2 v b_k+1 - b_k+2
+    for c_k in c[-2:0:-1]:  # Clenshaw: b_k = c_k + 2 v b_k+1 - b_k+2
         b, b_next = c_k + v2 * b - b_next, b
     y = xp.clip(x * (c[0] + v2 / 2 * b - b_next), -1, 1)
     return xp.where(abs(x) < x.dtype.type(limit), y, xp.sign(x))

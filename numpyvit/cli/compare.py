@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import UserError
 from ..train.folder import best_row, read_config, read_metrics
 
-WIDTH = 30           # of a column, at most
+WIDTH = 30  # of a column, at most
 
 
 def compare(folders: Sequence[Path]) -> str:
@@ -20,9 +20,15 @@ def compare(folders: Sequence[Path]) -> str:
     table = [["", *(str(folder) for folder in folders)]]
     table += [[key, *(str(config.get(key, "-")) for config, _ in columns)] for key in differ]
     table += [[key, *(figures[key] for _, figures in columns)] for key in columns[0][1]]
-    table = [[row[0], *(cell if len(cell) <= WIDTH else "..." + cell[3 - WIDTH:] for cell in row[1:])] for row in table]
+    table = [
+        [row[0], *(cell if len(cell) <= WIDTH else "..." + cell[3 - WIDTH :] for cell in row[1:])]
+        for row in table
+    ]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines = ([f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row)] for row in table)
+    lines = (
+        [f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row)]
+        for row in table
+    )
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 

@@ -18,8 +18,16 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return -(-images // batch_size)
 
 
-def batches(data: Dataset, batch_size: int, epochs: int = 1, seed: int = 0, augment: Augment | None = None,
-            mix: Mix | None = None, start_step: int = 0, dtype: Any = np.float32) -> Iterator[tuple[Array, Array]]:
+def batches(
+    data: Dataset,
+    batch_size: int,
+    epochs: int = 1,
+    seed: int = 0,
+    augment: Augment | None = None,
+    mix: Mix | None = None,
+    start_step: int = 0,
+    dtype: Any = np.float32,
+) -> Iterator[tuple[Array, Array]]:
     """Yield (images (B, H, W, C) normalised, labels (B,), or targets (B, K) where they are mixed), each epoch in a new
     order, from step `start_step` on.
 
@@ -34,7 +42,7 @@ def batches(data: Dataset, batch_size: int, epochs: int = 1, seed: int = 0, augm
         epoch, i = divmod(step, steps)
         if i == 0 or step == start_step:
             order = np.random.default_rng((seed, ORDER, epoch)).permutation(len(data))
-        index = xp.asarray(order[i * batch_size:(i + 1) * batch_size])
+        index = xp.asarray(order[i * batch_size : (i + 1) * batch_size])
         images, labels = data.images[index], data.labels[index]
         rng = np.random.default_rng((seed, AUGMENT, step))
         if augment:

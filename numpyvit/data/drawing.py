@@ -12,8 +12,8 @@ import numpy as np
 from ..backend.arrays import Array
 from .image import border_grey
 
-FAINT = 0.25         # of the strongest ink: where it begins and ends, there is more than that
-LEAST = 16           # levels of grey that ink is above its ground, at its strongest
+FAINT = 0.25  # of the strongest ink: where it begins and ends, there is more than that
+LEAST = 16  # levels of grey that ink is above its ground, at its strongest
 
 
 def ink_box(images: Array) -> int:
@@ -23,7 +23,7 @@ def ink_box(images: Array) -> int:
     if not n or C != 1 or not images.any((1, 2)).all():
         return 0
     ink = images[..., 0]
-    rows, columns = (ink > 0).max(2), (ink > 0).max(1)                   # those that hold some
+    rows, columns = (ink > 0).max(2), (ink > 0).max(1)  # those that hold some
     tall = H - rows.argmax(1) - rows[:, ::-1].argmax(1)
     wide = W - columns.argmax(1) - columns[:, ::-1].argmax(1)
     side = np.maximum(tall, wide)
@@ -37,7 +37,9 @@ def centre(ink: Array) -> tuple[Any, Any]:
     """ink (..., H, W)  ->  row and column of its centre of mass."""
     H, W = ink.shape[-2:]
     mass = ink.sum((-2, -1), dtype=np.float64)
-    return ink.sum(-1, dtype=np.float64) @ np.arange(H) / mass, ink.sum(-2, dtype=np.float64) @ np.arange(W) / mass
+    return ink.sum(-1, dtype=np.float64) @ np.arange(H) / mass, ink.sum(
+        -2, dtype=np.float64
+    ) @ np.arange(W) / mass
 
 
 def fit_ink(pixels: Array, size: tuple[int, int], box: int) -> Array:
@@ -51,14 +53,14 @@ def fit_ink(pixels: Array, size: tuple[int, int], box: int) -> Array:
     if ink.max() < LEAST:
         return fitted
     rows, columns = (np.flatnonzero((ink > FAINT * ink.max()).any(axis)) for axis in (1, 0))
-    ink = ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = box / max(ink.shape)
     h, w = (max(1, round(n * scale)) for n in ink.shape)
     small = np.maximum(np.asarray(Image.fromarray(ink).resize((w, h), Image.Resampling.BICUBIC)), 0)
-    if not small.any():                                                  # two specks far apart, and nothing else
+    if not small.any():  # two specks far apart, and nothing else
         return fitted
     y, x = centre(small)
     top, left = min(max(0, H // 2 - round(y)), H - h), min(max(0, W // 2 - round(x)), W - w)
-    small = (small * (255 / small.max())).round()                        # thin strokes faded when they were made smaller
-    fitted[top:top + h, left:left + w, 0] = small
+    small = (small * (255 / small.max())).round()  # thin strokes faded when they were made smaller
+    fitted[top : top + h, left : left + w, 0] = small
     return fitted

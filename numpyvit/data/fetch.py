@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 from ..errors import UserError
 from ..storage.files import held, move, not_written, reason
 
-TIMEOUT = 20.0                   # seconds after which a host that sends nothing, or next to nothing, is left
-LEAST = 1000.0                   # bytes a second; less is next to nothing
-WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)       # seconds before trying all hosts again
-LONGEST = 60.0                   # seconds that a host may ask us to wait
+TIMEOUT = 20.0  # seconds after which a host that sends nothing, or next to nothing, is left
+LEAST = 1000.0  # bytes a second; less is next to nothing
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before trying all hosts again
+LONGEST = 60.0  # seconds that a host may ask us to wait
 
 
 class RefusedError(Exception):
@@ -48,12 +48,21 @@ def fetch(urls: Sequence[str], path: Path, size: int, sha256: str, bar: bool = T
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "ab+") as f, held(f, f"{path} is being fetched by another process: wait for it"):
-            if path.is_file():                                           # that other one has just been ready
+        with (
+            open(part, "ab+") as f,
+            held(f, f"{path} is being fetched by another process: wait for it"),
+        ):
+            if path.is_file():  # that other one has just been ready
                 part.unlink(missing_ok=True)
                 return
             try:
-                with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None if bar else True) as shown:
+                with tqdm(
+                    total=size,
+                    unit="B",
+                    unit_scale=True,
+                    desc=path.name,
+                    disable=None if bar else True,
+                ) as shown:
                     fetch_into(f, urls, size, sha256, shown)
                 f.flush()
                 os.fsync(f.fileno())
@@ -62,7 +71,7 @@ def fetch(urls: Sequence[str], path: Path, size: int, sha256: str, bar: bool = T
             finally:
                 if os.name == "posix" and f.seek(0, os.SEEK_END) == 0:
                     part.unlink()
-        if os.name != "posix":                                           # Windows moves no open file
+        if os.name != "posix":  # Windows moves no open file
             move(part, path)
     except OSError as error:
         raise not_written(path, error, "what has come is kept") from None
@@ -81,8 +90,10 @@ def fetch_into(f: Any, urls: Sequence[str], size: int, sha256: str, shown: Any) 
                     if digest(f) == sha256:
                         return
                     f.truncate(0)
-                    if not begun:                                        # else the beginning may be to blame: once more
-                        raise RefusedError(f"it sends another file than that of SHA-256 {sha256[:12]}...")
+                    if not begun:  # else the beginning may be to blame: once more
+                        raise RefusedError(
+                            f"it sends another file than that of SHA-256 {sha256[:12]}..."
+                        )
             except RefusedError as error:
                 hosts.remove(url)
                 problems[host] = str(error)
@@ -104,21 +115,27 @@ def receive(url: str, f: Any, size: int, shown: Any) -> int:
     shown.n = at
     if at == size:
         return at
-    headers = {"User-Agent": "numpyvit", "Accept-Encoding": "identity"} | ({"Range": f"bytes={at}-"} if at else {})
+    headers = {"User-Agent": "numpyvit", "Accept-Encoding": "identity"} | (
+        {"Range": f"bytes={at}-"} if at else {}
+    )
     try:
         request = urllib.request.Request(url, headers=headers)
-        with within(3 * TIMEOUT, lambda: urllib.request.urlopen(request, timeout=TIMEOUT)) as response:
+        with within(
+            3 * TIMEOUT, lambda: urllib.request.urlopen(request, timeout=TIMEOUT)
+        ) as response:
             start = at if response.status == 206 else 0
-            if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            if start and not response.headers.get("Content-Range", "").startswith(
+                f"bytes {start}-"
+            ):
                 raise RefusedError("it sends another part than it was asked for")
             length = response.headers.get("Content-Length", "")
             if length.isdecimal() and start + int(length) != size:
                 raise RefusedError(f"it offers {start + int(length):,} bytes, not {size:,}")
-            copy(response, f, size, shown, at - start)                   # some hosts always begin at the beginning
+            copy(response, f, size, shown, at - start)  # some hosts always begin at the beginning
     except urllib.error.HTTPError as error:
         message = f"it answers {error.code} {reason(error.reason)}"
         error.close()
-        if error.code == 416:                                            # no such part: begin again
+        if error.code == 416:  # no such part: begin again
             f.truncate(0)
         if error.code < 500 and error.code not in (408, 416, 425, 429):
             raise RefusedError(message) from None
@@ -126,9 +143,16 @@ def receive(url: str, f: Any, size: int, shown: Any) -> int:
         raise PassingError(message, float(wait) if wait.isdecimal() else 0.0) from None
     except UserError:
         raise
-    except (OSError, http.client.HTTPException, ValueError) as error:    # ValueError: headers of other kinds of nonsense
+    except (
+        OSError,
+        http.client.HTTPException,
+        ValueError,
+    ) as error:  # ValueError: headers of other kinds of nonsense
         why = getattr(error, "reason", error)
-        absent = isinstance(why, socket.gaierror) or getattr(why, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+        absent = isinstance(why, socket.gaierror) or getattr(why, "errno", None) in (
+            errno.ENETUNREACH,
+            errno.EHOSTUNREACH,
+        )
         message = reason(getattr(why, "strerror", None) or why)
         raise RefusedError(message) if absent and not at else PassingError(message) from None
     return at
@@ -142,7 +166,7 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
     def ask() -> None:
         try:
             answers.put(call())
-        except Exception as error:                                       # to be raised where it can be seen
+        except Exception as error:  # to be raised where it can be seen
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()

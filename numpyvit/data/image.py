@@ -14,17 +14,46 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # What Pillow decodes by itself. PostScript is not among them: it would be handed to another program, which runs it.
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "SUN", "TGA",
-           "TIFF", "WEBP", "XBM")
-MOST_PIXELS, PIXELS_A_BYTE = 8_000_000, 500           # an even ground can be packed as tightly as that, hardly more
-ORIENTATION = 0x0112                                  # EXIF's; what undoes each of its values
-UPRIGHT = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
-           8: "ROTATE_90"}
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "MPO",
+    "PCX",
+    "PNG",
+    "PPM",
+    "QOI",
+    "SGI",
+    "SUN",
+    "TGA",
+    "TIFF",
+    "WEBP",
+    "XBM",
+)
+MOST_PIXELS, PIXELS_A_BYTE = (
+    8_000_000,
+    500,
+)  # an even ground can be packed as tightly as that, hardly more
+ORIENTATION = 0x0112  # EXIF's; what undoes each of its values
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 GREY = ("1", "L", "LA", "La")
 
 
-def read_picture(path: str | Path, size: tuple[int, int], channels: int | None = None, finer: int = 1
-                 ) -> tuple[Array, str]:
+def read_picture(
+    path: str | Path, size: tuple[int, int], channels: int | None = None, finer: int = 1
+) -> tuple[Array, str]:
     """A file that Pillow opens  ->  (H, W, C) uint8 for size (H, W), and a remark on what was done to it.
 
     Its first frame, turned as its EXIF says, laid on white where it is transparent, made grey (channels=1) or RGB (3; None:
@@ -39,19 +68,21 @@ def read_picture(path: str | Path, size: tuple[int, int], channels: int | None =
     H, W = size
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                              # of large images, of damaged remarks in them
+            warnings.simplefilter("ignore")  # of large images, of damaged remarks in them
             with Image.open(path, formats=readable()) as opened:
                 frames, (width, height) = getattr(opened, "n_frames", 1), opened.size
                 if width * height > MOST_PIXELS + PIXELS_A_BYTE * Path(path).stat().st_size:
-                    raise ValueError(f"{width:,}x{height:,} pixels in {Path(path).stat().st_size:,} bytes: it is damaged")
+                    raise ValueError(
+                        f"{width:,}x{height:,} pixels in {Path(path).stat().st_size:,} bytes: it is damaged"
+                    )
                 channels = channels or (1 if is_grey(opened.mode) else 3)
-                if opened.format == "JPEG":                              # decode no more than some pixels for each of ours
+                if opened.format == "JPEG":  # decode no more than some pixels for each of ours
                     opened.draft(None, (4 * max(H, W) * finer,) * 2)
                 opened.load()
                 clear = opened.has_transparency_data
                 turn = opened.getexif().get(ORIENTATION, 1)
                 image = shrunk(opened, "L" if channels == 1 else "RGB", 4 * max(H, W) * finer)
-    except Exception as error:                                           # whatever a damaged file makes a decoder raise
+    except Exception as error:  # whatever a damaged file makes a decoder raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         if isinstance(error, Image.UnidentifiedImageError):
             why = "its format is unknown, or its beginning damaged"
@@ -66,7 +97,9 @@ def read_picture(path: str | Path, size: tuple[int, int], channels: int | None =
     remark += ", transparency laid on white" if clear else ""
     pixels = np.atleast_3d(np.asarray(image))
     colour = tuple(int(border_grey(pixels[None, ..., c])) for c in range(pixels.shape[2]))
-    padded = ImageOps.pad(image, (W, H), Image.Resampling.BICUBIC, color=colour if len(colour) > 1 else colour[0])
+    padded = ImageOps.pad(
+        image, (W, H), Image.Resampling.BICUBIC, color=colour if len(colour) > 1 else colour[0]
+    )
     return np.atleast_3d(np.asarray(padded)), remark
 
 
@@ -109,7 +142,9 @@ def top_grey(image: "Image") -> int:
         return 255
     low, high = map(float, image.getextrema())  # type: ignore[arg-type]    # a pair of numbers, as there is one channel
     if not (low >= 0 and high <= 65535):
-        raise ValueError(f"its values go from {low:g} to {high:g}, wanted 0 to 1, to 255 or to 65535")
+        raise ValueError(
+            f"its values go from {low:g} to {high:g}, wanted 0 to 1, to 255 or to 65535"
+        )
     if image.mode.startswith("I;16"):
         return 65535
     return 1 if image.mode == "F" and high <= 1 else 255 if high <= 255 else 65535

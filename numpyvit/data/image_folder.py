@@ -12,12 +12,20 @@ from .dataset import Dataset, hold_out, make_dataset
 from .image import FORMATS, is_grey, read_picture, readable
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
-ARRAYS = (("images", "labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
+ARRAYS = (
+    ("images", "labels", "test_images", "test_labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+)
 Say = Callable[[str], None]
 
 
-def folder(path: str | Path, size: tuple[int, int] = (64, 64), test: float = 0.2, say: Say = print,
-           bar: bool = False) -> tuple[Dataset, Dataset]:
+def folder(
+    path: str | Path,
+    size: tuple[int, int] = (64, 64),
+    test: float = 0.2,
+    say: Say = print,
+    bar: bool = False,
+) -> tuple[Dataset, Dataset]:
     """(training set, test set) of a folder of pictures, made to fit size (H, W): PATH/train/CLASS/*, PATH/test/CLASS/*, or
     PATH/CLASS/*, of each class of which the share `test` is then held out, always the same.
 
@@ -26,18 +34,29 @@ def folder(path: str | Path, size: tuple[int, int] = (64, 64), test: float = 0.2
     """
     path = Path(path)
     parts, subs = [path], {sub.name.lower(): sub for sub in folders(path)}
-    if "train" in subs and folders(subs["train"]):    # else it is a class of trains
+    if "train" in subs and folders(subs["train"]):  # else it is a class of trains
         parts = [subs["train"], *(subs[name] for name in TEST_FOLDERS if name in subs)][:2]
         if others := [str(sub) for sub in subs.values() if sub not in parts]:
-            say(f"{path}: {', '.join(others)[:300]} passed over: only {' and '.join(str(part) for part in parts)} count")
+            say(
+                f"{path}: {', '.join(others)[:300]} passed over: only {' and '.join(str(part) for part in parts)} count"
+            )
     listed = [list_pictures(part, say) for part in parts]
     classes = tuple(sorted(listed[0]))
     if len(classes) < 2:
-        raise UserError(f"{parts[0]} holds {len(classes)} folders of pictures: wanted one for each class, two at least "
-                        f"({path}/CLASS/PICTURE, or {path}/train/CLASS/PICTURE and {path}/test/CLASS/PICTURE)")
+        raise UserError(
+            f"{parts[0]} holds {len(classes)} folders of pictures: wanted one for each class, two at least "
+            f"({path}/CLASS/PICTURE, or {path}/train/CLASS/PICTURE and {path}/test/CLASS/PICTURE)"
+        )
     if unknown := set(listed[-1]) - set(classes):
-        raise UserError(f"{parts[-1]} has a folder {min(unknown)!r}, which {parts[0]} has not: the classes must be the same")
-    grey = all(is_grey(mode_of(file)) for of_class in listed for files in of_class.values() for file in files)
+        raise UserError(
+            f"{parts[-1]} has a folder {min(unknown)!r}, which {parts[0]} has not: the classes must be the same"
+        )
+    grey = all(
+        is_grey(mode_of(file))
+        for of_class in listed
+        for files in of_class.values()
+        for file in files
+    )
     read = [read_all(files, classes, size, 1 if grey else 3, bar) for files in listed]
     if len(read) == 2:
         train = make_dataset(path.name, *read[0], classes)
@@ -49,7 +68,7 @@ def list_pictures(folder: Path, say: Say) -> dict[str, list[Path]]:
     """class: its files, sorted. Hidden ones do not count."""
     from PIL import Image
 
-    readable()                                        # has Pillow know its endings
+    readable()  # has Pillow know its endings
     endings = {ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS}
     found, passed = dict[str, list[Path]](), list[Path]()
     for sub in folders(folder):
@@ -58,9 +77,13 @@ def list_pictures(folder: Path, say: Say) -> dict[str, list[Path]]:
         for p in inside:
             (found[sub.name] if p.suffix.lower() in endings and p.is_file() else passed).append(p)
         if not found[sub.name]:
-            raise UserError(f"{sub} holds no pictures: wanted a folder for each class, with the class's pictures in it")
+            raise UserError(
+                f"{sub} holds no pictures: wanted a folder for each class, with the class's pictures in it"
+            )
     if passed:
-        say(f"{folder}: {len(passed)} things that are no pictures are passed over, {passed[0]} for one")
+        say(
+            f"{folder}: {len(passed)} things that are no pictures are passed over, {passed[0]} for one"
+        )
     return found
 
 
@@ -76,22 +99,31 @@ def mode_of(file: Path) -> str:
     try:
         with Image.open(file, formats=readable()) as image:
             return image.mode
-    except Exception:                                                    # whatever a damaged file makes a decoder raise
+    except Exception:  # whatever a damaged file makes a decoder raise
         return "L"
 
 
-def read_all(files: dict[str, list[Path]], classes: tuple[str, ...], size: tuple[int, int], channels: int,
-             bar: bool) -> tuple[Array, Array]:
+def read_all(
+    files: dict[str, list[Path]],
+    classes: tuple[str, ...],
+    size: tuple[int, int],
+    channels: int,
+    bar: bool,
+) -> tuple[Array, Array]:
     from tqdm import tqdm
 
     named = [(file, classes.index(name)) for name, of_class in files.items() for file in of_class]
     images = np.empty((len(named), *size, channels), np.uint8)
-    for i, (file, _) in enumerate(tqdm(named, unit="picture", leave=False, disable=None if bar else True)):
+    for i, (file, _) in enumerate(
+        tqdm(named, unit="picture", leave=False, disable=None if bar else True)
+    ):
         images[i], _ = read_picture(file, size, channels)
     return images, np.array([k for _, k in named])
 
 
-def split(name: str, images: Array, labels: Array, classes: tuple[str, ...] | None, test: float) -> tuple[Dataset, Dataset]:
+def split(
+    name: str, images: Array, labels: Array, classes: tuple[str, ...] | None, test: float
+) -> tuple[Dataset, Dataset]:
     """Hold out a test set, always the same; the training set's mean and deviation are of its images alone."""
     whole = make_dataset(name, images, labels, classes)
     train, held = hold_out(whole, test)
@@ -107,9 +139,11 @@ def npz(path: str | Path, test: float = 0.2) -> tuple[Dataset, Dataset]:
     arrays = read_arrays(path)
     names = next((n for n in ARRAYS if n[0] in arrays and n[1] in arrays), None)
     if names is None:
-        raise UserError(f"{path} holds {', '.join(arrays)[:200] or 'nothing'}: wanted arrays called images and labels")
+        raise UserError(
+            f"{path} holds {', '.join(arrays)[:200] or 'nothing'}: wanted arrays called images and labels"
+        )
     images, labels, test_images, test_labels = (arrays.get(name) for name in names)
-    assert images is not None                         # names says so
+    assert images is not None  # names says so
     assert labels is not None
     classes = None
     if "classes" in arrays:
@@ -117,7 +151,9 @@ def npz(path: str | Path, test: float = 0.2) -> tuple[Dataset, Dataset]:
             raise UserError(f"{path}: classes must be an array of strings, (K,)")
         classes = tuple(str(name) for name in arrays["classes"])
     if (test_images is None) != (test_labels is None):
-        raise UserError(f"{path}: only one of {names[2]} and {names[3]} is there: wanted both or none")
+        raise UserError(
+            f"{path}: only one of {names[2]} and {names[3]} is there: wanted both or none"
+        )
     if test_images is None or test_labels is None:
         return split(path.stem, images, labels, classes, test)
     train = make_dataset(path.stem, images, labels, classes)

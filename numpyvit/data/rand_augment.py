@@ -23,20 +23,28 @@ def greys(xp: ModuleType) -> Array:
 
 def randaugment(operations: int = 2, magnitude: float = 9.0) -> Augment:
     """operations: how many for each image, magnitude: how strong, from 0 to 10."""
+
     def augment(images: Array, rng: np.random.Generator) -> Array:
         xp, images = get_xp(images), images.copy()
         for _ in range(operations):
-            operation, sign = rng.integers(0, 14, len(images)), rng.integers(0, 2, len(images)) * 2.0 - 1
+            operation, sign = (
+                rng.integers(0, 14, len(images)),
+                rng.integers(0, 2, len(images)) * 2.0 - 1,
+            )
             strength = sign * (magnitude / 10)
             for k, change in enumerate(COLOUR):
                 if (of_this := np.flatnonzero(operation == k)).size:
                     at = xp.asarray(of_this)
                     images[at] = change(images[at], xp.asarray(strength[of_this]))
-            moved = np.flatnonzero(operation >= len(COLOUR) + 1)         # between the two: left as it is
+            moved = np.flatnonzero(operation >= len(COLOUR) + 1)  # between the two: left as it is
             if moved.size:
                 at = xp.asarray(moved)
-                images[at] = warp(images[at], xp.asarray(maps(operation[moved] - 9, strength[moved], images.shape)))
+                images[at] = warp(
+                    images[at],
+                    xp.asarray(maps(operation[moved] - 9, strength[moved], images.shape)),
+                )
         return images
+
     return augment
 
 
@@ -46,9 +54,16 @@ def maps(kind: Array, strength: Array, shape: tuple[int, ...]) -> Array:
     m = np.zeros((len(kind), 2, 3))
     m[:, 0, 0] = m[:, 1, 1] = 1
     angle = np.radians(TURN) * strength
-    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(2, 0, 1)
+    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(
+        2, 0, 1
+    )
     m[kind == 0, :, :2] = turned[kind == 0]
-    for k, (row, column, most) in {1: (1, 0, SLANT), 2: (0, 1, SLANT), 3: (1, 2, WAY * W), 4: (0, 2, WAY * H)}.items():
+    for k, (row, column, most) in {
+        1: (1, 0, SLANT),
+        2: (0, 1, SLANT),
+        3: (1, 2, WAY * W),
+        4: (0, 2, WAY * H),
+    }.items():
         m[kind == k, row, column] = most * strength[kind == k]
     return m
 
@@ -70,7 +85,7 @@ def histogram(images: Array) -> Array:
 
 def autocontrast(images: Array, strength: Array) -> Array:
     """Stretch each channel to 0..255."""
-    xp, low = get_xp(images), images.min((1, 2)).astype(float)[..., None]     # (b, C, 1)
+    xp, low = get_xp(images), images.min((1, 2)).astype(float)[..., None]  # (b, C, 1)
     high = images.max((1, 2)).astype(float)[..., None]
     scale = xp.where(high > low, 255.0 / xp.maximum(high - low, 1), 1)
     table = greys(xp) * scale - xp.where(high > low, low * scale, 0)
@@ -96,13 +111,19 @@ def posterize(images: Array, strength: Array) -> Array:
 def solarize(images: Array, strength: Array) -> Array:
     """Invert the values from a threshold on, 256 to 0."""
     xp, threshold = get_xp(images), (256 * (1 - abs(strength)))[:, None, None]
-    return look_up(images, xp.where(threshold > greys(xp), greys(xp), 255 - greys(xp)).astype(np.uint8))
+    return look_up(
+        images, xp.where(threshold > greys(xp), greys(xp), 255 - greys(xp)).astype(np.uint8)
+    )
 
 
 def blend(start: Array, images: Array, factor: Array) -> Array:
     """start + factor * (images - start), cut off at 0 and 255: factors above 1 go on beyond the images."""
     start = start.astype(np.float32)
-    return get_xp(images).clip(start + factor.astype(np.float32) * (images - start), 0, 255).astype(np.uint8)
+    return (
+        get_xp(images)
+        .clip(start + factor.astype(np.float32) * (images - start), 0, 255)
+        .astype(np.uint8)
+    )
 
 
 def brightness(images: Array, strength: Array) -> Array:
@@ -115,7 +136,7 @@ def brightness(images: Array, strength: Array) -> Array:
 def contrast(images: Array, strength: Array) -> Array:
     """From or towards the image's mean grey."""
     xp = get_xp(images)
-    mean = xp.floor(luma(images).mean((1, 2)) + 0.5)                     # (b, 1)
+    mean = xp.floor(luma(images).mean((1, 2)) + 0.5)  # (b, 1)
     return look_up(images, blend(mean[..., None], greys(xp), (1 + BLEND * strength)[:, None, None]))
 
 
@@ -133,7 +154,7 @@ def sharpness(images: Array, strength: Array) -> Array:
     if min(images.shape[1:3]) > 2:
         rows = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
         total = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * x[:, 1:-1, 1:-1]
-        smooth[:, 1:-1, 1:-1] = (2 * total + 13) // 26                   # rounded
+        smooth[:, 1:-1, 1:-1] = (2 * total + 13) // 26  # rounded
     return blend(smooth, images, (1 + BLEND * strength)[:, None, None, None])
 
 

@@ -27,10 +27,14 @@ class Tape:
         self.rng, self.xp, self.at = rng, xp, -1
         self.places: list[Any] = []
 
-    def integers(self, low: int, high: int, size: int | tuple[int, ...], dtype: Any, endpoint: bool = False) -> Array:
+    def integers(
+        self, low: int, high: int, size: int | tuple[int, ...], dtype: Any, endpoint: bool = False
+    ) -> Array:
         """As the generator's; or, after rewind, the next place."""
         if self.at < 0:
-            self.places.append(self.xp.asarray(self.rng.integers(low, high, size, dtype, endpoint=endpoint)))
+            self.places.append(
+                self.xp.asarray(self.rng.integers(low, high, size, dtype, endpoint=endpoint))
+            )
             return self.places[-1]
         self.at += 1
         return self.places[self.at - 1]
@@ -53,17 +57,31 @@ class GraphStep:
     second one is taken down.
     """
 
-    def __init__(self, workers: Workers, params: Buffer, optimizer: AdamW, clip: float | None = None, capture: bool = True,
-                 scale: LossScale | None = None) -> None:
-        self.workers, self.params, self.optimizer, self.clip, self.scale = workers, params, optimizer, clip, scale
+    def __init__(
+        self,
+        workers: Workers,
+        params: Buffer,
+        optimizer: AdamW,
+        clip: float | None = None,
+        capture: bool = True,
+        scale: LossScale | None = None,
+    ) -> None:
+        self.workers, self.params, self.optimizer, self.clip, self.scale = (
+            workers,
+            params,
+            optimizer,
+            clip,
+            scale,
+        )
         self.capture = capture
         self.xp: Any = get_xp(params.flat)
         self.tapes: dict[Any, Tape] = {}
         self.graphs: dict[Any, tuple[Any, Sequence[Array], Sequence[Array]]] = {}
-        self.pool = self.xp.cuda.MemoryPool(self.more)                   # the graphs' memory is nobody else's
+        self.pool = self.xp.cuda.MemoryPool(self.more)  # the graphs' memory is nobody else's
 
-    def __call__(self, images: Array, labels: Array, index: int, lr: float, all_patches: bool = False
-                 ) -> tuple[Array, Array]:
+    def __call__(
+        self, images: Array, labels: Array, index: int, lr: float, all_patches: bool = False
+    ) -> tuple[Array, Array]:
         """images (B, H, W, C), labels (B,) or (B, K), the number of the step, its rate  ->  loss, the gradients' norm before
         clipping: arrays of no dimension, for which nothing has waited."""
         inputs = images, labels, self.optimizer.begin_step(lr, self.params.flat)
@@ -73,7 +91,9 @@ class GraphStep:
             self.close()
             self.tapes[kind] = Tape(draws(), self.xp)
             return self.work(inputs, self.tapes[kind], all_patches)
-        if not self.capture or not (kind in self.graphs or self.record(kind, inputs, self.tapes[kind], all_patches)):
+        if not self.capture or not (
+            kind in self.graphs or self.record(kind, inputs, self.tapes[kind], all_patches)
+        ):
             return self.work(inputs, draws(), all_patches)
         graph, places, (loss, norm) = self.graphs[kind]
         for place, new in zip(places, inputs, strict=True):
@@ -86,8 +106,16 @@ class GraphStep:
     def work(self, inputs: Sequence[Any], rng: Any, all_patches: bool) -> tuple[Array, Array]:
         """The step itself."""
         images, labels, numbers = inputs
-        loss, grads = self.workers.piece(self.params, images, labels, rng, len(images), self.params.zeros_like(),
-                                         all_patches, self.scale and self.scale.value)
+        loss, grads = self.workers.piece(
+            self.params,
+            images,
+            labels,
+            rng,
+            len(images),
+            self.params.zeros_like(),
+            all_patches,
+            self.scale and self.scale.value,
+        )
         if self.scale:
             self.scale.unscale(grads)
         norm = grad_norm(grads)
@@ -98,24 +126,27 @@ class GraphStep:
         """Take the step down, without doing it. Where that fails, warn, and go on without."""
         cuda = self.xp.cuda
         places, stream = [self.xp.empty_like(a) for a in inputs], cuda.get_current_stream()
-        self.xp.get_default_memory_pool().free_all_blocks()              # what the step before kept for a next one like it
+        self.xp.get_default_memory_pool().free_all_blocks()  # what the step before kept for a next one like it
         try:
             stream.begin_capture()
             with cuda.using_allocator(self.pool.malloc):
                 outputs = self.work(places, tape.rewind(), all_patches)
             self.graphs[kind] = stream.end_capture(), places, outputs
         except BaseException as error:
-            with suppress(Exception):                                    # what broke it is said below
+            with suppress(Exception):  # what broke it is said below
                 stream.end_capture()
             if not isinstance(error, Exception):
                 raise
             why = str(error)
         else:
             return True
-        self.close()                                                     # here, where no traceback keeps the step's arrays
+        self.close()  # here, where no traceback keeps the step's arrays
         self.capture = False
-        warnings.warn(f"the training step cannot be captured as a CUDA graph, and goes on kernel by kernel: {why}",
-                      RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            f"the training step cannot be captured as a CUDA graph, and goes on kernel by kernel: {why}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
         return False
 
     def more(self, size: int) -> Any:
@@ -130,6 +161,6 @@ class GraphStep:
     def close(self) -> None:
         """Give the graphs' memory back. (A step after that captures anew.)"""
         if self.graphs:
-            self.xp.cuda.get_current_stream().synchronize()              # the last one may still run
+            self.xp.cuda.get_current_stream().synchronize()  # the last one may still run
         self.graphs.clear()
         self.pool.free_all_blocks()

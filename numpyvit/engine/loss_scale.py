@@ -25,7 +25,10 @@ class LossScale:
     def load(self, state: list[float] | None) -> None:
         """The inverse of state(); None: of a run that had none."""
         value, good = state or (FIRST, 0.0)
-        self.value, self.good = self.xp.asarray(float(value), "f4"), self.xp.asarray(float(good), "f4")
+        self.value, self.good = (
+            self.xp.asarray(float(value), "f4"),
+            self.xp.asarray(float(good), "f4"),
+        )
 
     def unscale(self, grads: Buffer) -> None:
         """The gradients of the loss itself, in place, and the next value."""
@@ -34,5 +37,7 @@ class LossScale:
         g[...] = xp.where(fine, g / self.value, 0)
         good = xp.where(fine, self.good + 1, 0)
         grow = good >= PATIENCE
-        self.value[...] = xp.where(fine, xp.minimum(xp.where(grow, 2 * self.value, self.value), MOST), self.value / 2)
+        self.value[...] = xp.where(
+            fine, xp.minimum(xp.where(grow, 2 * self.value, self.value), MOST), self.value / 2
+        )
         self.good[...] = xp.where(grow, 0, good)

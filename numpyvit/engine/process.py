@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-SWITCH_INTERVAL = 0.0005             # seconds: threads that compute hand over the interpreter sooner
+SWITCH_INTERVAL = 0.0005  # seconds: threads that compute hand over the interpreter sooner
 
 _settings, _users, _lock, _lone = ExitStack(), 0, threading.Lock(), threading.Lock()
 
@@ -60,20 +60,44 @@ def settings() -> list[tuple[str, str]]:
     """What of it holds on this machine, as (what, how it is while Workers are at work), for `numpyvit info`."""
     with process_settings():
         libraries = [lib for lib in blas().info() if lib["user_api"] == "blas"]
-        products = [f"{lib['internal_api']} {lib['version']}: {lib['num_threads']} thread{'s' * (lib['num_threads'] > 1)} "
-                "for each worker" for lib in libraries]
-        allocator = "keeps freed memory" if keep_freed_memory() else "as it is: only glibc's can be told to keep memory"
+        products = [
+            f"{lib['internal_api']} {lib['version']}: {lib['num_threads']} thread{'s' * (lib['num_threads'] > 1)} "
+            "for each worker"
+            for lib in libraries
+        ]
+        allocator = (
+            "keeps freed memory"
+            if keep_freed_memory()
+            else "as it is: only glibc's can be told to keep memory"
+        )
         interval = f"{sys.getswitchinterval() * 1000:g} ms"
-    bound = "each bound to one" if hasattr(os, "sched_setaffinity") else "which the system does not let us bind to them"
-    return [("workers", f"{len(cores())}, one for each core, {bound}"),
-            ("BLAS", "; ".join(products) or "cannot be controlled: set its threads to 1 by its own environment variable"),
-            ("allocator", allocator),
-            ("interpreter", f"Python {sys.version.split()[0]}, NumPy {np.__version__}; threads switch after {interval}")]
+    bound = (
+        "each bound to one"
+        if hasattr(os, "sched_setaffinity")
+        else "which the system does not let us bind to them"
+    )
+    return [
+        ("workers", f"{len(cores())}, one for each core, {bound}"),
+        (
+            "BLAS",
+            "; ".join(products)
+            or "cannot be controlled: set its threads to 1 by its own environment variable",
+        ),
+        ("allocator", allocator),
+        (
+            "interpreter",
+            f"Python {sys.version.split()[0]}, NumPy {np.__version__}; threads switch after {interval}",
+        ),
+    ]
 
 
 def cores() -> list[int]:
     """The cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return (
+        sorted(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else list(range(os.cpu_count() or 1))
+    )
 
 
 def prepare_thread(left: Iterator[int], workers: int) -> None:
@@ -89,7 +113,7 @@ def stay_on_a_core(left: Iterator[int], workers: int) -> None:
     model takes 1.1 times as long. With fewer workers than cores the system chooses, which knows what else runs.
     """
     if hasattr(os, "sched_setaffinity") and workers == len(cores()):
-        with suppress(OSError):                                          # a container may forbid it
+        with suppress(OSError):  # a container may forbid it
             os.sched_setaffinity(0, {next(left)})
 
 
@@ -98,7 +122,7 @@ def ask_for_huge_pages() -> None:
     of the time. NumPy asks Linux for them for an array of 4 MB or more; and glibc keeps the memory of these arrays, which
     nobody touched, and cuts it up later (see keep_freed_memory). Elsewhere this does nothing.
     """
-    with suppress(MemoryError):                                          # where address space is limited: do without
+    with suppress(MemoryError):  # where address space is limited: do without
         _ = [np.empty(30 << 20, np.uint8) for _ in range(8)]
 
 
@@ -111,17 +135,21 @@ def keep_freed_memory() -> bool:
     M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):                         # another C library (macOS, musl), or Windows
+    except (AttributeError, OSError, TypeError):  # another C library (macOS, musl), or Windows
         return False
     kept = mallopt(M_TRIM_THRESHOLD, 1 << 30) and mallopt(M_TOP_PAD, 1 << 26)
-    return bool(kept and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)))   # older: 32 MB at most
+    return bool(
+        kept and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25))
+    )  # older: 32 MB at most
 
 
 @contextmanager
 def ctrl_c() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets; the second one interrupts as ever."""
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():        # only the main thread may handle signals
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread may handle signals
         yield event
         return
 

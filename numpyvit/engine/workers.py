@@ -24,9 +24,9 @@ from .process import blas_threads, cores, prepare_thread, process_settings
 
 T = TypeVar("T")
 
-TOKENS = 1600        # at most, in a micro-batch; see micro_batch_size
-AT_ONCE = 2**16      # tokens that a GPU evaluates at a time
-LONE = 8192          # activations (images * N * D) from which several BLAS threads make a lone micro-batch faster
+TOKENS = 1600  # at most, in a micro-batch; see micro_batch_size
+AT_ONCE = 2**16  # tokens that a GPU evaluates at a time
+LONE = 8192  # activations (images * N * D) from which several BLAS threads make a lone micro-batch faster
 
 
 def micro_batch_size(tokens: int, batch: int) -> int:
@@ -50,8 +50,14 @@ class Workers:
     default as many as there are cores for this process. micro_batch: images in one piece, by default micro_batch_size's.
     """
 
-    def __init__(self, model: ViT, loss: Callable[..., tuple[Any, Array]] = cross_entropy, seed: int = 0,
-                 workers: int | None = None, micro_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        model: ViT,
+        loss: Callable[..., tuple[Any, Array]] = cross_entropy,
+        seed: int = 0,
+        workers: int | None = None,
+        micro_batch: int | None = None,
+    ) -> None:
         for name, value in (("workers", workers), ("micro_batch", micro_batch)):
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}: it must be 1 or more")
@@ -66,8 +72,11 @@ class Workers:
             raise UserError("these Workers are at work already: make others with Workers(model)")
         self._stack = ExitStack()
         self._stack.enter_context(process_settings())
-        self._pool = self._stack.enter_context(ThreadPoolExecutor(
-            self.workers, "numpyvit", prepare_thread, (iter(cores()), self.workers)))
+        self._pool = self._stack.enter_context(
+            ThreadPoolExecutor(
+                self.workers, "numpyvit", prepare_thread, (iter(cores()), self.workers)
+            )
+        )
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -77,21 +86,32 @@ class Workers:
     def each(self, run: Callable[[Any], object], items: Sequence[Any]) -> None:
         """run(item) for each of them, over the threads. Raises UserError outside of `with`, and what a call raised."""
         if self._pool is None:
-            raise UserError("these Workers are not at work: use them inside `with Workers(model) as workers:`")
+            raise UserError(
+                "these Workers are not at work: use them inside `with Workers(model) as workers:`"
+            )
         if len(items) == 1:
-            run(items[0])                                                # in this thread: no other need wake up for it
+            run(items[0])  # in this thread: no other need wake up for it
         else:
             list(self._pool.map(run, items))
 
-    def loss_and_grad(self, params: Buffer, images: Array, labels: Array, step: int = 0, all_patches: bool = False
-                      ) -> tuple[Any, Buffer]:
+    def loss_and_grad(
+        self, params: Buffer, images: Array, labels: Array, step: int = 0, all_patches: bool = False
+    ) -> tuple[Any, Buffer]:
         """The mean loss over the batch and its gradients: images (B, H, W, C), normalised, labels (B,) or (B, K).
 
         step: seeds dropout, together with the seed and the micro-batch's index. all_patches: no patch dropout. On a GPU,
         where all of them are to be, the batch is one micro-batch, and the loss an array of no dimension, as yet unread.
         """
         if not on_host(params.flat):
-            return self.piece(params, images, labels, self.draws(step, 0), len(images), params.zeros_like(), all_patches)
+            return self.piece(
+                params,
+                images,
+                labels,
+                self.draws(step, 0),
+                len(images),
+                params.zeros_like(),
+                all_patches,
+            )
         B, labels = len(images), np.asarray(labels)
         if len(labels) != B:
             raise UserError(f"{B} images came with {len(labels)} labels")
@@ -101,9 +121,18 @@ class Workers:
 
         def run(i: int) -> None:
             part = slice(i * size, (i + 1) * size)
-            with np.errstate(over="ignore", invalid="ignore"):           # the trainer looks at the loss and the norm
-                loss, grads = self.piece(params, images[part], labels[part], self.draws(step, i), B, tree.buffer(params),
-                                         all_patches)
+            with np.errstate(
+                over="ignore", invalid="ignore"
+            ):  # the trainer looks at the loss and the norm
+                loss, grads = self.piece(
+                    params,
+                    images[part],
+                    labels[part],
+                    self.draws(step, i),
+                    B,
+                    tree.buffer(params),
+                    all_patches,
+                )
                 tree.add(i, float(loss), grads)
 
         self.each(run, range(pieces))
@@ -113,8 +142,17 @@ class Workers:
         """What micro-batch i of a step draws dropout's masks from."""
         return np.random.default_rng((self.seed, DROPOUT, step, i))
 
-    def piece(self, params: Buffer, images: Array, labels: Array, rng: Any, count: int, grads: Buffer,
-              all_patches: bool = False, dloss: Any = None) -> tuple[Any, Buffer]:
+    def piece(
+        self,
+        params: Buffer,
+        images: Array,
+        labels: Array,
+        rng: Any,
+        count: int,
+        grads: Buffer,
+        all_patches: bool = False,
+        dloss: Any = None,
+    ) -> tuple[Any, Buffer]:
         """A micro-batch of a batch of `count` images: its share in their mean loss, and grads, with its gradients added.
         dloss: what the gradients are to be multiplied by."""
         logits, cache = self.model.forward(params, images, rng, all_patches=all_patches)
@@ -132,18 +170,24 @@ class Workers:
         logits = np.empty((n, classes), params.flat.dtype)
 
         def run(start: int) -> None:
-            part = xp.asarray(images[start:start + size])
+            part = xp.asarray(images[start : start + size])
             if isinstance(data, Dataset):
                 part = normalise(part, data.mean, data.std, params.flat.dtype)
             with np.errstate(over="ignore", invalid="ignore"):
-                logits[start:start + size] = to_host(self.model.forward(params, part, need_cache=False)[0])
+                logits[start : start + size] = to_host(
+                    self.model.forward(params, part, need_cache=False)[0]
+                )
 
         if xp is not np:
             for start in range(0, n, size):
                 run(start)
             return logits
         c = self.model.config
-        with blas_threads(self.workers) if n <= size and n * c.tokens * c.width > LONE else nullcontext():
+        with (
+            blas_threads(self.workers)
+            if n <= size and n * c.tokens * c.width > LONE
+            else nullcontext()
+        ):
             self.each(run, range(0, n, size))
         return logits
 
@@ -182,13 +226,13 @@ class Tree:
         """Bring in leaf i, and every sum that it completes."""
         level, width = 0, self.leaves
         while width > 1:
-            if i ^ 1 < width:                                            # else: an odd one out goes up alone
+            if i ^ 1 < width:  # else: an odd one out goes up alone
                 with self.lock:
                     other = self.waiting.pop((level, i ^ 1), None)
                     if other is None:
                         self.waiting[level, i] = loss, grads
                         return
-                loss += other[0]                                         # a + b = b + a, to the bit
+                loss += other[0]  # a + b = b + a, to the bit
                 grads.flat += other[1].flat
                 with self.lock:
                     self.free.append(other[1])

@@ -30,16 +30,37 @@ from .contract import Backward, Forward, Pair, first_bad, host, kind, linearity,
 from .differences import WIDE
 from .report import Report, Row
 
-__all__ = ["SHARP", "Backward", "Forward", "Report", "Row", "check_function", "check_layer", "check_model", "layer_pair",
-           "noisy", "noisy_pair"]
-SHARP = 1e-12 if WIDE is not np.float64 else 1e-9     # tolerance for functions that lose no digits, such as all layers here
-SMALL = 128              # elements of inputs, and
-SMALL_OUT = 256          # of y, up to which the whole Jacobian is compared
-LARGEST = 10_000_000     # derivatives in a Jacobian that somebody asks for
+__all__ = [
+    "SHARP",
+    "Backward",
+    "Forward",
+    "Report",
+    "Row",
+    "check_function",
+    "check_layer",
+    "check_model",
+    "layer_pair",
+    "noisy",
+    "noisy_pair",
+]
+SHARP = (
+    1e-12 if WIDE is not np.float64 else 1e-9
+)  # tolerance for functions that lose no digits, such as all layers here
+SMALL = 128  # elements of inputs, and
+SMALL_OUT = 256  # of y, up to which the whole Jacobian is compared
+LARGEST = 10_000_000  # derivatives in a Jacobian that somebody asks for
 
 
-def check_function(forward: Forward, backward: Backward, *inputs: Any, names: Sequence[str] | None = None, seed: int = 0,
-                   zero: Sequence[str] = (), tolerance: float | None = None, directions: int | None = None) -> Report:
+def check_function(
+    forward: Forward,
+    backward: Backward,
+    *inputs: Any,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    zero: Sequence[str] = (),
+    tolerance: float | None = None,
+    directions: int | None = None,
+) -> Report:
     """Check a pair `forward(*inputs) -> y, cache`, `backward(dy, cache) -> a gradient for each input`.
 
     inputs: arrays of floats, NumPy's or CuPy's. names: for the report. zero: names whose gradient may vanish.
@@ -49,10 +70,10 @@ def check_function(forward: Forward, backward: Backward, *inputs: Any, names: Se
     finite floats, a forward that returns no cache or is not finite, a backward that returns too few gradients, shapes that
     do not fit.
     """
-    with np.errstate(all="ignore"):                                      # what it would warn of shows in the values
+    with np.errstate(all="ignore"):  # what it would warn of shows in the values
         pair = Pair(forward, backward, inputs, names)
         check_options(pair, seed, zero, tolerance, directions)
-        y, _ = pair.forward([x.copy() for x in pair.inputs])             # it may write to them: see purity
+        y, _ = pair.forward([x.copy() for x in pair.inputs])  # it may write to them: see purity
         if bad := first_bad(y):
             raise UserError(f"forward gives {bad}, of finite inputs: check where it is finite")
         faults = purity(pair, seed) or linearity(pair, seed) + reentrancy(pair, seed)
@@ -65,15 +86,27 @@ def check_function(forward: Forward, backward: Backward, *inputs: Any, names: Se
         if not (n and m):
             directions = 0
         if not directions and n * m > LARGEST:
-            raise UserError(f"a Jacobian of {n:,} x {m:,} is too large to be compared as a whole: directions=3")
-        how = f"{directions} random directions in {n:,} inputs" if directions else f"all {n:,} x {m:,} derivatives"
+            raise UserError(
+                f"a Jacobian of {n:,} x {m:,} is too large to be compared as a whole: directions=3"
+            )
+        how = (
+            f"{directions} random directions in {n:,} inputs"
+            if directions
+            else f"all {n:,} x {m:,} derivatives"
+        )
         rows = comparison.rows(directions)
-        if comparison.dtype is not np.float64 and any(row.verdict in ("wrong", "unclear") for row in rows):
+        if comparison.dtype is not np.float64 and any(
+            row.verdict in ("wrong", "unclear") for row in rows
+        ):
             # Where float64 sees no fault, forward may compute a part of its values with fewer digits than it shows.
             comparison.dtype = np.float64
             for i, other in enumerate(comparison.rows(directions)):
                 if other.verdict in ("ok", "zero") and rows[i].verdict in ("wrong", "unclear"):
-                    rows[i] = other if rows[i].verdict == "unclear" else replace(rows[i], verdict="unclear")
+                    rows[i] = (
+                        other
+                        if rows[i].verdict == "unclear"
+                        else replace(rows[i], verdict="unclear")
+                    )
     return Report(tuple(rows), (), (f"{how}, by differences in {comparison.why}", *pair.promoted))
 
 
@@ -92,20 +125,40 @@ def check_count(name: str, value: Any) -> None:
         raise UserError(f"{name} is {value!r}: wanted a whole number, 0 or more")
 
 
-def check_layer(layer: Any, x: Any, seed: int = 0, zero: Sequence[str] = (), tolerance: float | None = None,
-                directions: int | None = None, **options: Any) -> Report:
+def check_layer(
+    layer: Any,
+    x: Any,
+    seed: int = 0,
+    zero: Sequence[str] = (),
+    tolerance: float | None = None,
+    directions: int | None = None,
+    **options: Any,
+) -> Report:
     """check_function for a layer with weights, `forward(params, x) -> y, cache` and `backward(dy, cache, grads) -> dx`: x
     and every weight, at weights moved off their first values by noise. options: to forward, as for layer_pair."""
     for method in ("forward", "backward"):
         if isinstance(layer, type) or not callable(getattr(layer, method, None)):
-            raise UserError(f"the layer is {kind(layer)}, wanted an object with forward and backward, and then x")
+            raise UserError(
+                f"the layer is {kind(layer)}, wanted an object with forward and backward, and then x"
+            )
     check_count("seed", seed)
     forward, backward, names, weights = noisy_pair(layer, seed, **options)
     try:
-        report = check_function(forward, backward, x, *weights, names=names, seed=seed, zero=zero, tolerance=tolerance,
-                                directions=directions)
+        report = check_function(
+            forward,
+            backward,
+            x,
+            *weights,
+            names=names,
+            seed=seed,
+            zero=zero,
+            tolerance=tolerance,
+            directions=directions,
+        )
     except UserError as error:
-        if str(error).startswith("forward gives") and (first := first_layer_not_finite(layer, forward, x, weights)):
+        if str(error).startswith("forward gives") and (
+            first := first_layer_not_finite(layer, forward, x, weights)
+        ):
             raise UserError(f"{first}, of finite inputs: check where it is finite") from error
         raise
     wrong = [row.name for row in report.rows[1:] if row.verdict == "wrong" and row.name in names]
@@ -115,10 +168,12 @@ def check_layer(layer: Any, x: Any, seed: int = 0, zero: Sequence[str] = (), tol
     return report
 
 
-check_model = check_layer       # a model has the form of a layer, and is only larger
+check_model = check_layer  # a model has the form of a layer, and is only larger
 
 
-def first_layer_not_finite(layer: Any, forward: Forward, x: Any, weights: Sequence[Array]) -> str | None:
+def first_layer_not_finite(
+    layer: Any, forward: Forward, x: Any, weights: Sequence[Array]
+) -> str | None:
     """The first of the layer's parts whose output is not finite, as "blocks.0.mlp gives NaN, first at [0, 1]"."""
     found: list[str] = []
 
@@ -128,6 +183,7 @@ def first_layer_not_finite(layer: Any, forward: Forward, x: Any, weights: Sequen
             if not found and (bad := first_bad(host(y))):
                 found.append(f"{name} gives {bad}")
             return y, cache
+
         return run
 
     parts = {id(part): (name, part, dict(vars(part))) for name, part in sublayers(layer)}
@@ -145,7 +201,13 @@ def first_layer_not_finite(layer: Any, forward: Forward, x: Any, weights: Sequen
 
 def sublayers(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """("blocks.0.attention", the object) for every layer inside one, the innermost first."""
-    items = enumerate(layer) if isinstance(layer, list | tuple) else vars(layer).items() if hasattr(layer, "forward") else ()
+    items = (
+        enumerate(layer)
+        if isinstance(layer, list | tuple)
+        else vars(layer).items()
+        if hasattr(layer, "forward")
+        else ()
+    )
     for name, item in items:
         if isinstance(item, list | tuple) or hasattr(item, "forward"):
             inner = f"{prefix}.{name}" if prefix else str(name)
@@ -168,7 +230,7 @@ def layer_pair(layer: Any, params: Buffer, **options: Any) -> tuple[Forward, Bac
         for name, w in zip(params.names(), weights, strict=True):
             values[name] = w
         if get_xp(x) is np:
-            flat.flags.writeable = False                                 # a layer that writes to its weights shows
+            flat.flags.writeable = False  # a layer that writes to its weights shows
         now = {key: value() if callable(value) else value for key, value in options.items()}
         return layer.forward(Buffer(params.params, flat), x, **now)
 
@@ -187,7 +249,9 @@ def noisy(layer: Any, seed: int, dtype: Any = np.float64) -> Buffer:
     return params
 
 
-def noisy_pair(layer: Any, seed: int, **options: Any) -> tuple[Forward, Backward, list[str], list[Array]]:
+def noisy_pair(
+    layer: Any, seed: int, **options: Any
+) -> tuple[Forward, Backward, list[str], list[Array]]:
     """layer_pair at noisy weights: forward, backward, the names ["x", ...], and the weights to call forward with."""
     params = noisy(layer, seed)
     return (*layer_pair(layer, params, **options), [params[name] for name in params.names()])

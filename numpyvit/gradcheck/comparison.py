@@ -14,8 +14,8 @@ from .differences import WIDE, differentiate, first_step, noise_of
 from .report import Row
 
 FLOOR, SAFETY = 1e-12, 8
-TARGET = 1e-14           # of the scale: an error of a difference that is small enough
-SEARCHED = 3             # tensors, of those that are wrong, in which the element is searched for
+TARGET = 1e-14  # of the scale: an error of a difference that is small enough
+SEARCHED = 3  # tensors, of those that are wrong, in which the element is searched for
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -25,7 +25,9 @@ def norm(x: Array) -> float:
     return most * float(np.linalg.norm((x / most).astype(float))) if 0 < most < np.inf else most
 
 
-Found = tuple[Array, Array, Array]                    # slopes, estimates of their errors, kinks; as differentiate gives them
+Found = tuple[
+    Array, Array, Array
+]  # slopes, estimates of their errors, kinks; as differentiate gives them
 
 
 class Comparison:
@@ -57,7 +59,7 @@ class Comparison:
         rng, wide = np.random.default_rng((self.seed, 7)), self.x.astype(WIDE)
 
         def moved(digit: int) -> Array:
-            return self.value(wide * (1 + WIDE(2)**digit * rng.uniform(1, 2, wide.size)))
+            return self.value(wide * (1 + WIDE(2) ** digit * rng.uniform(1, 2, wide.size)))
 
         try:
             y = self.value(wide)
@@ -65,13 +67,22 @@ class Comparison:
             return np.float64, f"float64, since for longdouble {error}"
         if y.dtype != WIDE:
             return np.float64, f"float64, since y is {y.dtype} for longdouble inputs"
-        if same(y, y.astype(np.float64)) and all(same(y, moved(-55)) for _ in range(4)) and not same(y, moved(-48)):
-            return np.float64, "float64, since forward takes no notice of longdouble's further digits"
+        if (
+            same(y, y.astype(np.float64))
+            and all(same(y, moved(-55)) for _ in range(4))
+            and not same(y, moved(-48))
+        ):
+            return (
+                np.float64,
+                "float64, since forward takes no notice of longdouble's further digits",
+            )
         return WIDE, "longdouble"
 
     def value(self, x: Array) -> Array:
         """y (m,) at x (n,)."""
-        inputs = [x[part].reshape(t.shape) for part, t in zip(self.parts, self.pair.inputs, strict=True)]
+        inputs = [
+            x[part].reshape(t.shape) for part, t in zip(self.parts, self.pair.inputs, strict=True)
+        ]
         return self.pair.forward(inputs)[0].ravel()
 
     def scales(self, norms: Array) -> Array:
@@ -87,13 +98,18 @@ class Comparison:
             row[:] = np.concatenate([host(g).ravel() for g in found])
         return grads
 
-    def slopes(self, move: Callable[[Array, int, Array], None], start: Array, target: Array,
-               dys: Array | None = None) -> Found:
+    def slopes(
+        self,
+        move: Callable[[Array, int, Array], None],
+        start: Array,
+        target: Array,
+        dys: Array | None = None,
+    ) -> Found:
         """Slopes of y, or of dys . y, while move(x, i, t) moves x, in place, by t along the i-th way: (ways, m or q)."""
         wide, eps = self.x.astype(self.dtype), np.finfo(self.dtype).eps
 
         def value(x: Array) -> Array:
-            y = np.full(self.y.size, np.nan, self.dtype)                 # outside of where forward is defined
+            y = np.full(self.y.size, np.nan, self.dtype)  # outside of where forward is defined
             with contextlib.suppress(UserError):
                 found = self.value(x)
                 y = found if found.shape == y.shape else y
@@ -108,8 +124,16 @@ class Comparison:
         noise = noise_of(lambda r: value(wide * (1 + eps * r)), wide.size, self.seed)
         return differentiate(f, at_zero, start, noise, target)
 
-    def judge(self, name: str, analytic: Array, found: Found, scale: float, unsure: Array,
-              where: Callable[[Any], str], total: float = 0.0) -> Row:
+    def judge(
+        self,
+        name: str,
+        analytic: Array,
+        found: Found,
+        scale: float,
+        unsure: Array,
+        where: Callable[[Any], str],
+        total: float = 0.0,
+    ) -> Row:
         """A gradient against its slopes: one row of the report. Its error is told by the norm of its slopes and a thousandth
         of total, that of all."""
         slopes, estimates, kinks = found
@@ -117,16 +141,21 @@ class Comparison:
             return Row(name, "", None, None, 0.0, 0.0, "ok")
         known = np.isfinite(estimates)
         off = np.where(known, abs(analytic - slopes), 0).astype(float)
-        unsure = np.where(np.isfinite(unsure), unsure, 0.0)              # a gradient that is NaN
+        unsure = np.where(np.isfinite(unsure), unsure, 0.0)  # a gradient that is NaN
         plain = estimates[known & ~kinks]
-        typical = np.median(plain) if plain.size else 0.0                # one alone may be small by chance
+        typical = np.median(plain) if plain.size else 0.0  # one alone may be small by chance
         spare = FLOOR * scale + SAFETY * np.maximum(unsure, np.median(unsure))
-        allowed = np.where(kinks, 1.001 * estimates, SAFETY * np.maximum(estimates, typical)).astype(float) + spare
-        wrong = ~(off <= allowed)                                        # a NaN is wrong
+        allowed = (
+            np.where(kinks, 1.001 * estimates, SAFETY * np.maximum(estimates, typical)).astype(
+                float
+            )
+            + spare
+        )
+        wrong = ~(off <= allowed)  # a NaN is wrong
         error, estimate = norm(off), norm(estimates) + norm(unsure)
         is_zero = norm(slopes) <= norm(allowed) < np.inf
         scale = max(scale, norm(slopes) + 1e-3 * total) if total else scale
-        if is_zero:                                                      # or all would be large beside it
+        if is_zero:  # or all would be large beside it
             scale = max(scale, self.natural)
         error, estimate = error / (scale or 1), estimate / (scale or 1)
         verdict = "ok"
@@ -138,23 +167,37 @@ class Comparison:
             verdict = "unclear"
         elif is_zero and name not in self.zero:
             verdict = "zero"
-        badness = np.where(wrong, 2, kinks) + np.where(np.isfinite(analytic), np.nan_to_num(off / (off + allowed)), 1.0)
+        badness = np.where(wrong, 2, kinks) + np.where(
+            np.isfinite(analytic), np.nan_to_num(off / (off + allowed)), 1.0
+        )
         worst = np.unravel_index(int(badness.argmax()), off.shape)
-        return Row(name, where(worst), float(analytic[worst]), float(slopes[worst]), error, estimate, verdict)
+        return Row(
+            name,
+            where(worst),
+            float(analytic[worst]),
+            float(slopes[worst]),
+            error,
+            estimate,
+            verdict,
+        )
 
     def jacobian(self) -> list[Row]:
         """Each element of the inputs against each of y: n steps of its own, m backwards."""
-        analytic = self.gradients(np.eye(self.y.size)).T                 # (n, m)
+        analytic = self.gradients(np.eye(self.y.size)).T  # (n, m)
         _, moved = rounding(self.pair, self.seed)
         sizes = self.scales(np.array([norm(analytic[part]) for part in self.parts]))
-        target = TARGET * np.repeat(np.where(np.isfinite(sizes), sizes, 0), [x.size for x in self.pair.inputs])
+        target = TARGET * np.repeat(
+            np.where(np.isfinite(sizes), sizes, 0), [x.size for x in self.pair.inputs]
+        )
 
         def move(x: Array, i: int, t: Array) -> None:
             x[i] += t
 
         found = self.slopes(move, first_step(self.x, self.seed), target)
         scales, rows = self.scales(np.array([norm(found[0][part]) for part in self.parts])), []
-        for name, x, part, move_of, scale in zip(self.pair.names, self.pair.inputs, self.parts, moved, scales, strict=True):
+        for name, x, part, move_of, scale in zip(
+            self.pair.names, self.pair.inputs, self.parts, moved, scales, strict=True
+        ):
             of_part: Any = tuple(a[part] for a in found)
 
             def where(at: Any, x: Array = x) -> str:
@@ -162,7 +205,11 @@ class Comparison:
                 return place(np.unravel_index(at[0], x.shape)) + (of and f" of y{of}")
 
             unsure = abs(move_of).max(0)[:, None] + 4 * EPS * self.natural
-            rows.append(self.judge(name, analytic[part], of_part, float(scale), unsure, where, norm(found[0])))
+            rows.append(
+                self.judge(
+                    name, analytic[part], of_part, float(scale), unsure, where, norm(found[0])
+                )
+            )
         return rows
 
     def random(self, directions: int) -> list[Row]:
@@ -171,13 +218,13 @@ class Comparison:
         Where they fail, directions in each tensor say which, and in those halving finds an element.
         """
         rng = np.random.default_rng((self.seed, 5))
-        dys, moved_parts = rounding(self.pair, self.seed)                # (q, m)
-        moved = np.concatenate(moved_parts, axis=1)                      # (q, n)
+        dys, moved_parts = rounding(self.pair, self.seed)  # (q, m)
+        moved = np.concatenate(moved_parts, axis=1)  # (q, n)
         grads = self.gradients(dys)
-        norms = np.array([norm(grads[:, part]) for part in self.parts]) / len(dys)**0.5
+        norms = np.array([norm(grads[:, part]) for part in self.parts]) / len(dys) ** 0.5
         sizes = self.scales(np.where(np.isfinite(norms), norms, 0))
         noise = max(norm(move) for move in moved) + 4 * EPS * self.natural
-        if not norm(norms) > SAFETY * noise:                             # all zero but for rounding, or NaN
+        if not norm(norms) > SAFETY * noise:  # all zero but for rounding, or NaN
             sizes[:] = self.natural
         weight = 1 / np.repeat(sizes, [x.size for x in self.pair.inputs])
 
@@ -189,8 +236,14 @@ class Comparison:
             def move(x: Array, i: int, t: Array) -> None:
                 x += t * u[i]
 
-            start = (first_step(self.x, self.seed) / abs(u)).min(1, initial=1e300)        # no element moves by more
-            return u, u[:, at] @ grads[:, at].T, self.slopes(move, start, np.full(count, TARGET), dys)
+            start = (first_step(self.x, self.seed) / abs(u)).min(
+                1, initial=1e300
+            )  # no element moves by more
+            return (
+                u,
+                u[:, at] @ grads[:, at].T,
+                self.slopes(move, start, np.full(count, TARGET), dys),
+            )
 
         def judge(name: str, at: Array) -> Row:
             u, analytic, found = compare(at, directions)
@@ -199,27 +252,38 @@ class Comparison:
 
         def search(row: Row, part: slice, shape: tuple[int, ...]) -> Row:
             """The row with an element that is wrong (or at a kink), and the derivatives of one dy . y there."""
+
             def look(at: Array) -> tuple[Array, Array, Array]:
                 u, analytic, (slopes, estimates, kinks) = compare(at, 1)
                 size = u[0, at].max() if len(at) == 1 else 1.0
-                return np.nan_to_num(abs(analytic - slopes)[0], nan=np.inf) + np.where(kinks, estimates, 0)[0], \
-                    analytic[0] / size, slopes[0] / size
+                return (
+                    np.nan_to_num(abs(analytic - slopes)[0], nan=np.inf)
+                    + np.where(kinks, estimates, 0)[0],
+                    analytic[0] / size,
+                    slopes[0] / size,
+                )
 
             at = np.arange(part.start, part.stop)
             while len(at) > 1:
-                halves = at[:len(at) // 2], at[len(at) // 2:]
+                halves = at[: len(at) // 2], at[len(at) // 2 :]
                 at = max(halves, key=lambda half: look(half)[0].max())
             badness, analytic, slopes = look(at)
             worst = int(badness.argmax())
-            return replace(row, where=place(np.unravel_index(at[0] - part.start, shape)), analytic=float(analytic[worst]),
-                           numeric=float(slopes[worst]))
+            return replace(
+                row,
+                where=place(np.unravel_index(at[0] - part.start, shape)),
+                analytic=float(analytic[worst]),
+                numeric=float(slopes[worst]),
+            )
 
         everything = np.arange(self.x.size)
         together = judge("all together", everything)
-        if together.verdict == "zero":                                   # then each of its parts is, and says so
+        if together.verdict == "zero":  # then each of its parts is, and says so
             together = replace(together, verdict="ok")
         rows = []
-        for name, part, size_of, size in zip(self.pair.names, self.parts, norms, sizes, strict=True):
+        for name, part, size_of, size in zip(
+            self.pair.names, self.parts, norms, sizes, strict=True
+        ):
             spare = FLOOR * size + SAFETY * (norm(moved[:, part]) + 4 * EPS * size)
             is_zero = part.stop > part.start and size_of <= spare and name not in self.zero
             row = Row(name, "", None, None, None, None, "zero" if is_zero else "ok")
@@ -228,6 +292,6 @@ class Comparison:
                 row = row if found.verdict in ("ok", "zero") else found
             rows.append(row)
         bad = [i for i, row in enumerate(rows) if row.verdict in ("wrong", "kink")]
-        for i in bad[-SEARCHED:]:                                        # for a layer's weights: the nearest to the output
+        for i in bad[-SEARCHED:]:  # for a layer's weights: the nearest to the output
             rows[i] = search(rows[i], self.parts[i], self.pair.inputs[i].shape)
         return [*rows, together]

@@ -21,7 +21,9 @@ def host(x: Any) -> Array:
 
 
 def is_array(x: object) -> bool:
-    return isinstance(x, float | np.generic | np.ndarray) or (hasattr(x, "get") and hasattr(x, "shape"))
+    return isinstance(x, float | np.generic | np.ndarray) or (
+        hasattr(x, "get") and hasattr(x, "shape")
+    )
 
 
 def place(index: Sequence[int]) -> str:
@@ -35,7 +37,9 @@ def first_bad(x: Array) -> str | None:
     if not len(bad):
         return None
     where = tuple(bad[0])
-    return f"{'NaN' if np.isnan(x[where]) else 'infinity'}" + (f", first at {place(where)}" if where else "")
+    return f"{'NaN' if np.isnan(x[where]) else 'infinity'}" + (
+        f", first at {place(where)}" if where else ""
+    )
 
 
 def same(a: Array, b: Array) -> bool:
@@ -44,7 +48,9 @@ def same(a: Array, b: Array) -> bool:
 
 def close(a: Array, b: Array, tolerance: float = 1e-12) -> bool:
     """Whether a and b agree to within `tolerance` of their largest value."""
-    return a.shape == b.shape and bool(np.all(abs(a - b) <= tolerance * (1 + abs(b).max(initial=0))))
+    return a.shape == b.shape and bool(
+        np.all(abs(a - b) <= tolerance * (1 + abs(b).max(initial=0)))
+    )
 
 
 def normal(shape: Sequence[int], seed: int, dtype: Any = np.float64) -> Array:
@@ -60,7 +66,9 @@ def random_dy(shape: Sequence[int], seed: int, dtype: Any = np.float64) -> Array
 def natural_size(y: Array, inputs: Sequence[Array]) -> float:
     """What a gradient of y would be if y (or 1, where y is 0) changed by all of itself while the inputs do (or move by 1,
     where they are smaller)."""
-    return (float(abs(y).max(initial=0)) or 1.0) / max([1.0, *(float(abs(x).max(initial=0)) for x in inputs)])
+    return (float(abs(y).max(initial=0)) or 1.0) / max(
+        [1.0, *(float(abs(x).max(initial=0)) for x in inputs)]
+    )
 
 
 class Pair:
@@ -70,20 +78,33 @@ class Pair:
     warnings are off in the calls: what they warn of shows in the values.
     """
 
-    def __init__(self, forward: Forward, backward: Backward, inputs: Sequence[Any],
-                 names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        backward: Backward,
+        inputs: Sequence[Any],
+        names: Sequence[str] | None = None,
+    ) -> None:
         for what, f in (("forward", forward), ("backward", backward)):
             if not callable(f):
                 raise UserError(f"{what} is {kind(f)}, wanted two functions and then the inputs")
         names = [f"input {i}" for i in range(len(inputs))] if names is None else names
         self.names = list(names) if np.iterable(names) else []
         if not inputs or len(self.names) != len(inputs):
-            raise UserError(f"there are {len(inputs)} inputs and {len(self.names)} names: wanted an input at least, "
-                            "and a name for each")
+            raise UserError(
+                f"there are {len(inputs)} inputs and {len(self.names)} names: wanted an input at least, "
+                "and a name for each"
+            )
         if len({name for name in self.names if isinstance(name, str)}) < len(inputs):
             raise UserError(f"the names are {self.names}, wanted different strings")
         self.to_forward, self.to_backward = forward, backward
-        self.xp = np if isinstance(inputs[0], float | list) else get_xp(inputs[0]) if is_array(inputs[0]) else np
+        self.xp = (
+            np
+            if isinstance(inputs[0], float | list)
+            else get_xp(inputs[0])
+            if is_array(inputs[0])
+            else np
+        )
         self.inputs, self.promoted = [], []
         for name, x in zip(self.names, inputs, strict=True):
             x = float_array(name, x)
@@ -97,8 +118,10 @@ class Pair:
         with np.errstate(all="ignore"):
             found = explained("forward", self.to_forward, *arrays)
         if not (isinstance(found, tuple) and len(found) == 2):
-            raise UserError(f"forward returned {kind(found)}, wanted a pair `y, cache`: return the cache beside y (None, if "
-                            "backward needs none)")
+            raise UserError(
+                f"forward returned {kind(found)}, wanted a pair `y, cache`: return the cache beside y (None, if "
+                "backward needs none)"
+            )
         y, cache = found
         if not is_array(y) or host(y).dtype.kind != "f":
             found = f"an array of {host(y).dtype}" if is_array(y) else kind(y)
@@ -111,14 +134,20 @@ class Pair:
             found = explained("backward", self.to_backward, self.xp.asarray(dy), cache)
         grads = list(found) if isinstance(found, tuple | list) else [found]
         if len(grads) < len(self.names):
-            missing = ", ".join(self.names[len(grads):])
-            raise UserError(f"backward returned {len(grads)} of {len(self.names)} gradients, that of {missing} is missing: "
-                            "wanted one for each input, in their order")
+            missing = ", ".join(self.names[len(grads) :])
+            raise UserError(
+                f"backward returned {len(grads)} of {len(self.names)} gradients, that of {missing} is missing: "
+                "wanted one for each input, in their order"
+            )
         if len(grads) > len(self.names):
-            raise UserError(f"backward returned {len(grads)} gradients, wanted one for each input: {', '.join(self.names)}")
+            raise UserError(
+                f"backward returned {len(grads)} gradients, wanted one for each input: {', '.join(self.names)}"
+            )
         for name, g in zip(self.names, grads, strict=True):
             if not is_array(g):
-                raise UserError(f"backward returned {kind(g)} as the gradient of {name}, wanted an array like it")
+                raise UserError(
+                    f"backward returned {kind(g)} as the gradient of {name}, wanted an array like it"
+                )
         return grads
 
 
@@ -126,20 +155,28 @@ def float_array(name: str, x: Any) -> Array:
     """x as a NumPy array, if it is one of finite floats. Raises UserError."""
     try:
         x = host(x) if is_array(x) or isinstance(x, list | tuple | int) else None
-    except ValueError:                                                   # a list of lists of different lengths
+    except ValueError:  # a list of lists of different lengths
         x = None
     if x is None:
         raise UserError(f"{name} is no array: wanted floats")
     if x.dtype.kind != "f":
-        raise UserError(f"{name} is {x.dtype}, and gradients are for floats: make it float64, or, if it is labels or "
-                        "indices, leave it to forward by a lambda")
+        raise UserError(
+            f"{name} is {x.dtype}, and gradients are for floats: make it float64, or, if it is labels or "
+            "indices, leave it to forward by a lambda"
+        )
     if bad := first_bad(x):
         raise UserError(f"{name} holds {bad}: check at finite values")
     return x
 
 
 def kind(x: object) -> str:
-    return "None" if x is None else f"a tuple of {len(x)}" if isinstance(x, tuple) else f"one {type(x).__name__}"
+    return (
+        "None"
+        if x is None
+        else f"a tuple of {len(x)}"
+        if isinstance(x, tuple)
+        else f"one {type(x).__name__}"
+    )
 
 
 def explained(what: str, f: Callable, *args: Any) -> Any:
@@ -159,15 +196,20 @@ def purity(pair: Pair, seed: int) -> list[str]:
     them or with each other."""
     inputs = [pair.xp.asarray(x.copy()) for x in pair.inputs]
     y, cache = pair.forward(inputs)
-    faults = [f"forward changed {name}" for name, x, was in zip(pair.names, inputs, pair.inputs, strict=True)
-              if not same(host(x), was)]
+    faults = [
+        f"forward changed {name}"
+        for name, x, was in zip(pair.names, inputs, pair.inputs, strict=True)
+        if not same(host(x), was)
+    ]
     if y.dtype != np.float64:
         faults.append(f"y is {y.dtype} for float64 inputs")
     again, _ = pair.forward(pair.inputs)
     if not faults and not same(y, again):
-        faults.append("forward is not deterministic: a second call gives another y (make a generator anew from its seed)")
+        faults.append(
+            "forward is not deterministic: a second call gives another y (make a generator anew from its seed)"
+        )
     if faults:
-        return faults                                                    # nothing more could be said
+        return faults  # nothing more could be said
     dy = pair.xp.asarray(random_dy(y.shape, seed))
     grads = pair.backward(dy, cache)
     if not same(host(dy), random_dy(y.shape, seed)):
@@ -182,9 +224,11 @@ def purity(pair: Pair, seed: int) -> list[str]:
             faults.append(f"the gradient of {name} is {host(g).dtype} for float64 inputs")
     named = [(f"the gradient of {name}", g) for name, g in zip(pair.names, grads, strict=True)]
     for i, (name, g) in enumerate(named):
-        for other, h in named[i + 1:] + list(zip(pair.names, inputs, strict=True)):
+        for other, h in named[i + 1 :] + list(zip(pair.names, inputs, strict=True)):
             if pair.xp.shares_memory(g, h):
-                faults.append(f"{name} shares memory with {other}: whoever adds to one in place changes both")
+                faults.append(
+                    f"{name} shares memory with {other}: whoever adds to one in place changes both"
+                )
     return faults
 
 
@@ -214,8 +258,11 @@ def linearity(pair: Pair, seed: int) -> list[str]:
         return [host(g) / scale for g in pair.backward(scale * dy, cache)]
 
     ga, gb, mixed, again = gradients(a), gradients(b), gradients(2 * a - 3 * b), gradients(a)
-    faults = [f"the gradient of {name} differs at a second call of backward"
-              for name, p, r in zip(pair.names, ga, again, strict=True) if not same(p, r)]
+    faults = [
+        f"the gradient of {name} differs at a second call of backward"
+        for name, p, r in zip(pair.names, ga, again, strict=True)
+        if not same(p, r)
+    ]
     if faults:
         return faults
     large, small = gradients(a, 2.0**40), gradients(a, 2.0**-40)
@@ -224,8 +271,14 @@ def linearity(pair: Pair, seed: int) -> list[str]:
     _, moved = rounding(pair, seed, rescale=False)
     for i, (name, size) in enumerate(zip(pair.names, sizes, strict=True)):
         spare = 1e-11 * (size + least) + 64 * abs(moved[i]).max(initial=0)
-        off = [abs(found - wanted).max(initial=0) for found, wanted in (
-            (mixed[i], 2 * ga[i] - 3 * gb[i]), (large[i], ga[i]), (small[i], ga[i]))]
+        off = [
+            abs(found - wanted).max(initial=0)
+            for found, wanted in (
+                (mixed[i], 2 * ga[i] - 3 * gb[i]),
+                (large[i], ga[i]),
+                (small[i], ga[i]),
+            )
+        ]
         if np.isfinite(size) and not max(off) <= spare:
             faults.append(f"the gradient of {name} is not linear in dy")
     return faults
@@ -238,9 +291,14 @@ def reentrancy(pair: Pair, seed: int) -> list[str]:
     alone = [host(g).copy() for g in pair.backward(dy, cache)]
     y, cache = pair.forward(pair.inputs)
     try:
-        other, cache2 = pair.forward([x * (1 + 1e-3 * normal(x.shape, seed + i)) for i, x in enumerate(pair.inputs)])
+        other, cache2 = pair.forward(
+            [x * (1 + 1e-3 * normal(x.shape, seed + i)) for i, x in enumerate(pair.inputs)]
+        )
         pair.backward(random_dy(other.shape, seed + 1), cache2)
-    except UserError:                                                    # outside of where forward is defined
+    except UserError:  # outside of where forward is defined
         pair.forward(pair.inputs)
-    return [f"the gradient of {name} changes if forward is called again before backward: keep all it needs in the cache"
-            for name, g, was in zip(pair.names, pair.backward(dy, cache), alone, strict=True) if not same(host(g), was)]
+    return [
+        f"the gradient of {name} changes if forward is called again before backward: keep all it needs in the cache"
+        for name, g, was in zip(pair.names, pair.backward(dy, cache), alone, strict=True)
+        if not same(host(g), was)
+    ]

@@ -18,17 +18,25 @@ import numpy as np
 
 from ..backend.arrays import Array
 
-WIDE: Any = np.longdouble if 1e-40 < np.finfo(np.longdouble).eps < 1e-18 else np.float64   # the widest of the machine
-FIRST_STEP = 0.07               # of x
-RATIO = math.exp(-0.6)          # of a step to the one before: 0.549, and none of its powers is a simple fraction
-LEVELS = 80                     # steps, down to 1e-22 of x
-ORDERS = 8                      # c2 to c16 can cancel
+WIDE: Any = (
+    np.longdouble if 1e-40 < np.finfo(np.longdouble).eps < 1e-18 else np.float64
+)  # the widest of the machine
+FIRST_STEP = 0.07  # of x
+RATIO = math.exp(
+    -0.6
+)  # of a step to the one before: 0.549, and none of its powers is a simple fraction
+LEVELS = 80  # steps, down to 1e-22 of x
+ORDERS = 8  # c2 to c16 can cancel
 
 
 def first_step(x: Array, seed: int) -> Array:
     """For each element of x (...) the largest step to be tried: some hundredths of it, or of 1 where it is small. By the
     seed, so that no function has just these for a period."""
-    return FIRST_STEP * np.maximum(abs(x), 1) * np.random.default_rng((seed, 8)).uniform(0.7, 1.0, x.shape)
+    return (
+        FIRST_STEP
+        * np.maximum(abs(x), 1)
+        * np.random.default_rng((seed, 8)).uniform(0.7, 1.0, x.shape)
+    )
 
 
 def noise_of(f: Callable[[Array], Array], size: int, seed: int) -> Array:
@@ -42,16 +50,20 @@ def noise_of(f: Callable[[Array], Array], size: int, seed: int) -> Array:
     return 4 * (np.finfo(y.dtype).eps * abs(y) + np.sqrt(np.mean(np.square(moved), 0)))
 
 
-def extrapolate(slope: Array, table: list[Array], steps_before: list[Array]) -> tuple[Array, Array, list, list]:
+def extrapolate(
+    slope: Array, table: list[Array], steps_before: list[Array]
+) -> tuple[Array, Array, list, list]:
     """A level of Richardson's scheme: from the central differences and the level before, the best of the combinations, how
     far it lies from those that it was made of, all of them, and how far each lies from the one before."""
     row, steps = [slope], []
     value, error = slope, np.full(slope.shape, np.inf)
     for j, above in enumerate(table[:ORDERS]):
         steps.append(abs(row[j] - above))
-        row.append(row[j] + (row[j] - above) / (RATIO ** (-2 * j - 2) - 1))           # the h^(2j+2) of the error cancels
+        row.append(
+            row[j] + (row[j] - above) / (RATIO ** (-2 * j - 2) - 1)
+        )  # the h^(2j+2) of the error cancels
         apart = np.maximum(abs(row[j + 1] - row[j]), abs(row[j + 1] - above))
-        if j:                                                            # one agreement may be chance: look further back
+        if j:  # one agreement may be chance: look further back
             apart = np.maximum(apart, steps[j - 1] / 64)
         if j < len(steps_before):
             apart = np.maximum(apart, steps_before[j] * RATIO ** (2 * j + 2) / 8)
@@ -59,8 +71,9 @@ def extrapolate(slope: Array, table: list[Array], steps_before: list[Array]) -> 
     return value, error, row, steps
 
 
-def differentiate(f: Callable[[int, Array], Array], at_zero: Array, start: Array, noise: Array,
-                  target: Array) -> tuple[Array, Array, Array]:
+def differentiate(
+    f: Callable[[int, Array], Array], at_zero: Array, start: Array, noise: Array, target: Array
+) -> tuple[Array, Array, Array]:
     """Slopes at t = 0 of f(i, t) -> (m,), for i = 0..n-1, by Richardson's extrapolation with a step for each.
 
     at_zero (m,): f(i, 0), the same for all i; start (n,): their first steps; noise (m,): what the values are uncertain by;
@@ -70,24 +83,28 @@ def differentiate(f: Callable[[int, Array], Array], at_zero: Array, start: Array
     """
     n, m, wide = len(start), len(at_zero), at_zero.dtype
     slopes, errors = np.zeros((n, m), wide), np.full((n, m), np.inf)
-    means, gaps = np.zeros((n, m), wide), np.zeros((n, m))               # at a kink
-    agreed = np.zeros((n, m), int)                                       # how many steps came to the same slope,
-    contested = np.zeros((n, m), bool)                                   # whether smaller steps came to another,
-    straight = np.zeros((n, m), int)                                     # and over how many the bend fell as at a kink
-    left = np.arange(n)                                                  # those that are not done
-    table: list[Array] = []                                              # of them: the extrapolations at the level before,
-    steps: list[Array] = []                                              # how far they were from those before,
-    bend, smooth = np.zeros((n, m), wide), np.zeros((n, m), bool)        # and how f bent
+    means, gaps = np.zeros((n, m), wide), np.zeros((n, m))  # at a kink
+    agreed = np.zeros((n, m), int)  # how many steps came to the same slope,
+    contested = np.zeros((n, m), bool)  # whether smaller steps came to another,
+    straight = np.zeros((n, m), int)  # and over how many the bend fell as at a kink
+    left = np.arange(n)  # those that are not done
+    table: list[Array] = []  # of them: the extrapolations at the level before,
+    steps: list[Array] = []  # how far they were from those before,
+    bend, smooth = np.zeros((n, m), wide), np.zeros((n, m), bool)  # and how f bent
     for level in range(LEVELS):
         h = start[left, None].astype(wide) * RATIO**level
-        up = np.array([f(int(i), t) for i, t in zip(left, h[:, 0], strict=True)]).reshape(len(left), m)
-        down = np.array([f(int(i), -t) for i, t in zip(left, h[:, 0], strict=True)]).reshape(len(left), m)
+        up = np.array([f(int(i), t) for i, t in zip(left, h[:, 0], strict=True)]).reshape(
+            len(left), m
+        )
+        down = np.array([f(int(i), -t) for i, t in zip(left, h[:, 0], strict=True)]).reshape(
+            len(left), m
+        )
         unsure = noise + np.finfo(wide).eps * (abs(up) + abs(down))
         value, error, table, steps = extrapolate((up - down) / (2 * h), table, steps)
         error = error + unsure / h
         before, bend, smooth_before = bend, up + down - 2 * at_zero, smooth
         smooth = (abs(bend) <= 8 * unsure) | (abs(before) > abs(bend) / RATIO**1.5)
-        expected = abs(before) * RATIO                                   # at a kink
+        expected = abs(before) * RATIO  # at a kink
         clear = expected > 100 * unsure
         kinked = clear & (abs(abs(bend) - expected) < 0.1 * expected)
         straight[left] = np.where(kinked, straight[left] + 1, np.where(clear, 0, straight[left]))
@@ -105,12 +122,18 @@ def differentiate(f: Callable[[int, Array], Array], at_zero: Array, start: Array
         as_exact = (error < 100 * errors[left]) & (error < 0.01 * abs(value))
         agreed[left] = np.where(anew, 0, agreed[left] + (smooth & as_exact & ~contrary))
         slopes[left] = np.where(better, value, slopes[left])
-        errors[left] = np.where(better, error, np.where(contest, abs(value - slopes[left]), errors[left]))
+        errors[left] = np.where(
+            better, error, np.where(contest, abs(value - slopes[left]), errors[left])
+        )
 
-        exact = errors[left] <= np.maximum(0.01 * abs(slopes[left]), 2 * unsure / h)     # the target may be far above both
+        exact = errors[left] <= np.maximum(
+            0.01 * abs(slopes[left]), 2 * unsure / h
+        )  # the target may be far above both
         done = contested[left] | (exact & (errors[left] <= target[left, None]))
         done |= unsure / h > np.where(straight[left] > 4, 1e-6 * gaps[left], np.inf)
-        done |= (unsure / h > errors[left]) & smooth & (error < 100 * unsure / h)     # smaller steps can but be worse
+        done |= (
+            (unsure / h > errors[left]) & smooth & (error < 100 * unsure / h)
+        )  # smaller steps can but be worse
         keep = ~done.all(1)
         left, table, steps = left[keep], [t[keep] for t in table], [s[keep] for s in steps]
         bend, smooth = bend[keep], smooth[keep]

@@ -34,7 +34,7 @@ def dropout_forward(
         return x, None
     mask = draw_mask(rng, shape or x.shape, p, x)
     if shape:
-        mask = mask[:, :x.shape[1]]
+        mask = mask[:, : x.shape[1]]
     return x * mask, mask
 
 
@@ -43,7 +43,9 @@ def dropout_backward(dy: Array, mask: Array | None) -> Array:
     return dy if mask is None else dy * mask
 
 
-def drop_path_forward(x: Array, p: float, rng: np.random.Generator | None) -> tuple[Array, Array | None]:
+def drop_path_forward(
+    x: Array, p: float, rng: np.random.Generator | None
+) -> tuple[Array, Array | None]:
     """x (B, N, D), a branch on its way to the residual stream  ->  y (B, N, D), cache.
 
     Drops the whole branch for some images of the batch: they go through a network with one branch fewer.
@@ -54,11 +56,17 @@ def drop_path_forward(x: Array, p: float, rng: np.random.Generator | None) -> tu
     return x * mask, mask
 
 
-drop_path_backward = dropout_backward       # y = mask * x here too; the mask is (B, 1, 1)
+drop_path_backward = dropout_backward  # y = mask * x here too; the mask is (B, 1, 1)
 
 
-def add_branch_forward(x: Array, a: Array, dropout: float, drop_path: float, rng: np.random.Generator | None,
-                       shape: tuple[int, ...]) -> tuple[Array, tuple]:
+def add_branch_forward(
+    x: Array,
+    a: Array,
+    dropout: float,
+    drop_path: float,
+    rng: np.random.Generator | None,
+    shape: tuple[int, ...],
+) -> tuple[Array, tuple]:
     """x (B, rows, D), the residual stream, a (B, rows, D), a branch  ->  y = x + drop_path(dropout(a)), cache.
 
     shape: (B, N, D), what dropout's mask is drawn for.

@@ -11,13 +11,13 @@ from ..errors import check_choice
 from ..params import Buffer
 
 Cache = tuple[Array, ...]
-C1 = math.sqrt(2 / math.pi)      # a Python float: a NumPy float64 here would turn float32 into float64
+C1 = math.sqrt(2 / math.pi)  # a Python float: a NumPy float64 here would turn float32 into float64
 C3 = 0.044715 * C1
 
 
 def gelu_tanh_forward(x: Array) -> tuple[Array, Cache]:
     """x (...)  ->  y (...), cache.    y = x p,   p = (1 + tanh u) / 2,   u = sqrt(2/pi) (x + 0.044715 x^3)."""
-    p = x * x                                                            # x * x * x: x**3 is 20 to 250 times slower
+    p = x * x  # x * x * x: x**3 is 20 to 250 times slower
     p *= C3
     p += C1
     p *= x
@@ -36,7 +36,7 @@ def gelu_tanh_backward(dy: Array, cache: Cache) -> Array:
     x, p, y = cache
     slope = x * x
     slope *= 6 * C3
-    slope += 2 * C1                                                      # 2 du/dx
+    slope += 2 * C1  # 2 du/dx
     slope *= y
     slope *= 1 - p
     slope += p
@@ -71,4 +71,8 @@ class GELU:
 
     def backward(self, dy: Array, cache: Cache, grads: Buffer) -> Array:
         """dy (...)  ->  dx (...)."""
-        return fused(gelu_tanh_backward, dy)(dy, cache) if self.form == "tanh" else gelu_erf_backward(dy, cache)
+        return (
+            fused(gelu_tanh_backward, dy)(dy, cache)
+            if self.form == "tanh"
+            else gelu_erf_backward(dy, cache)
+        )

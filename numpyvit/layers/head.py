@@ -31,9 +31,9 @@ class Head:
         """x (B, D)  ->  logits (B, K), cache."""
         c1 = c2 = None
         if self.hidden:
-            x, c1 = self.hidden.forward(params, x)                       # (B, hidden)
+            x, c1 = self.hidden.forward(params, x)  # (B, hidden)
             x, c2 = tanh_forward(x)
-        logits, c3 = self.out.forward(params, x)                         # (B, K)
+        logits, c3 = self.out.forward(params, x)  # (B, K)
         return logits, (c1, c2, c3)
 
     def backward(self, dlogits: Array, cache: tuple, grads: Buffer) -> Array:

@@ -13,7 +13,7 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[
     """
     D = x.shape[-1]
     xhat = x - row_mean(x)
-    rstd = 1 / get_xp(x).sqrt(row_dot(xhat, xhat) / D + eps)             # (..., 1)
+    rstd = 1 / get_xp(x).sqrt(row_dot(xhat, xhat) / D + eps)  # (..., 1)
     xhat *= rstd
     y = xhat * gamma
     y += beta

@@ -16,7 +16,9 @@ def linear_forward(x: Array, w: Array, b: Array | None) -> tuple[Array, Cache]:
     return y.reshape(*x.shape[:-1], w.shape[1]), (x, w, b is not None)
 
 
-def linear_backward(dy: Array, cache: Cache, need_dx: bool = True) -> tuple[Array | Any, Array, Array | Any]:
+def linear_backward(
+    dy: Array, cache: Cache, need_dx: bool = True
+) -> tuple[Array | Any, Array, Array | Any]:
     """dy (..., O)  ->  dx (..., I) or None, dw (I, O), db (O,) or None.
 
     With n for a row (all the leading axes at once), y_no = sum_i x_ni w_io + b_o. The loss feels x_ni through every
@@ -36,7 +38,9 @@ def linear_backward(dy: Array, cache: Cache, need_dx: bool = True) -> tuple[Arra
 class Linear:
     """I features in, O features out. Weights: w (I, O), and b (O,) unless bias=False."""
 
-    def __init__(self, d_in: int, d_out: int, bias: bool = True, init: Initialiser = xavier) -> None:
+    def __init__(
+        self, d_in: int, d_out: int, bias: bool = True, init: Initialiser = xavier
+    ) -> None:
         self.w = Param((d_in, d_out), init, decay=True)
         self.b = Param((d_out,), zeros) if bias else None
 

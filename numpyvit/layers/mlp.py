@@ -16,9 +16,9 @@ class MLP:
 
     def forward(self, params: Buffer, x: Array) -> tuple[Array, tuple]:
         """x (..., D)  ->  y (..., D), cache."""
-        x, c1 = self.fc1.forward(params, x)                              # (..., F)
+        x, c1 = self.fc1.forward(params, x)  # (..., F)
         x, c2 = self.gelu.forward(params, x)
-        y, c3 = self.fc2.forward(params, x)                              # (..., D)
+        y, c3 = self.fc2.forward(params, x)  # (..., D)
         return y, (c1, c2, c3)
 
     def backward(self, dy: Array, cache: tuple, grads: Buffer) -> Array:

@@ -19,7 +19,9 @@ def choose_patches(bits: Array, patches: int) -> Array:
     return xp.sort(xp.argsort(bits, axis=1, kind="stable")[:, :patches], axis=1)
 
 
-def patch_dropout_forward(x: Array, p: float, rng: np.random.Generator | None, first: int = 0) -> tuple[Array, Cache]:
+def patch_dropout_forward(
+    x: Array, p: float, rng: np.random.Generator | None, first: int = 0
+) -> tuple[Array, Cache]:
     """x (B, N, D)  ->  y (B, kept, D), cache: None, and y is x, where p = 0 or rng = None.
 
     Of each image's patches round((1 - p) (N - first)), but one at least, stay, in their order, drawn for each image. The
@@ -31,8 +33,10 @@ def patch_dropout_forward(x: Array, p: float, rng: np.random.Generator | None, f
     patches = max(1, round((1 - p) * (N - first)))
     xp, bits = get_xp(x), rng.integers(0, 2**64, (B, N - first), np.uint64)
     index = fused(choose_patches, x)(xp.asarray(bits), patches) + first
-    index = xp.concatenate([xp.broadcast_to(xp.arange(first), (B, first)), index], axis=1)     # (B, kept)
-    rows = xp.arange(B)[:, None]                                         # (B, 1)
+    index = xp.concatenate(
+        [xp.broadcast_to(xp.arange(first), (B, first)), index], axis=1
+    )  # (B, kept)
+    rows = xp.arange(B)[:, None]  # (B, 1)
     return x[rows, index], (rows, index, x.shape)
 
 

@@ -28,7 +28,7 @@ def patchify(images: Array, patch: Size) -> Array:
     B, H, W, C = images.shape
     p1, p2 = patch
     x = images.reshape(B, H // p1, p1, W // p2, p2, C)
-    x = x.transpose(0, 1, 3, 2, 4, 5)                                    # (B, H/P1, W/P2, P1, P2, C)
+    x = x.transpose(0, 1, 3, 2, 4, 5)  # (B, H/P1, W/P2, P1, P2, C)
     return x.reshape(B, (H // p1) * (W // p2), p1 * p2 * C)
 
 
@@ -41,7 +41,7 @@ def unpatchify(patches: Array, patch: Size, image: Size) -> Array:
     (p1, p2), (H, W) = patch, image
     B, C = patches.shape[0], patches.shape[-1] // (p1 * p2)
     x = patches.reshape(B, H // p1, W // p2, p1, p2, C)
-    x = x.transpose(0, 1, 3, 2, 4, 5)                                    # swapping the middle pair undoes itself
+    x = x.transpose(0, 1, 3, 2, 4, 5)  # swapping the middle pair undoes itself
     return x.reshape(B, H, W, C)
 
 
@@ -50,9 +50,13 @@ def overlapping_patchify(images: Array, patch: Size, overlap: int) -> Array:
     with zeros around the image."""
     xp, (p1, p2), o = get_xp(images), patch, overlap
     padded = xp.pad(images, ((0, 0), (o, o), (o, o), (0, 0)))
-    windows = xp.lib.stride_tricks.sliding_window_view(padded, (p1 + 2 * o, p2 + 2 * o), (1, 2))[:, ::p1, ::p2]
-    B, rows, columns = windows.shape[:3]                                 # (B, H/P1, W/P2, C, S1, S2)
-    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(B, rows * columns, (p1 + 2 * o) * (p2 + 2 * o) * images.shape[3])
+    windows = xp.lib.stride_tricks.sliding_window_view(padded, (p1 + 2 * o, p2 + 2 * o), (1, 2))[
+        :, ::p1, ::p2
+    ]
+    B, rows, columns = windows.shape[:3]  # (B, H/P1, W/P2, C, S1, S2)
+    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(
+        B, rows * columns, (p1 + 2 * o) * (p2 + 2 * o) * images.shape[3]
+    )
 
 
 def overlapping_unpatchify(patches: Array, patch: Size, overlap: int, image: Size) -> Array:
@@ -64,22 +68,32 @@ def overlapping_unpatchify(patches: Array, patch: Size, overlap: int, image: Siz
     windows = patches.reshape(B, H // p1, W // p2, S1, S2, C)
     padded = get_xp(patches).zeros((B, H + 2 * o, W + 2 * o, C), patches.dtype)
     for i in range(S1):
-        for j in range(S2):                                              # pixel (i, j) of every window
-            padded[:, i:i + H:p1, j:j + W:p2] += windows[:, :, :, i, j]
-    return padded[:, o:o + H, o:o + W]
+        for j in range(S2):  # pixel (i, j) of every window
+            padded[:, i : i + H : p1, j : j + W : p2] += windows[:, :, :, i, j]
+    return padded[:, o : o + H, o : o + W]
 
 
 class PatchEmbed:
     """Images to tokens: patchify, then one linear layer. Weights: w (S1 * S2 * C, D), b (D,), with S = P + 2 overlap."""
 
-    def __init__(self, image: Size, patch: Size, channels: int, width: int, overlap: int = 0) -> None:
+    def __init__(
+        self, image: Size, patch: Size, channels: int, width: int, overlap: int = 0
+    ) -> None:
         self.image, self.patch, self.overlap = image, patch, overlap
-        self.w = Param(((patch[0] + 2 * overlap) * (patch[1] + 2 * overlap) * channels, width), xavier, decay=True)
+        self.w = Param(
+            ((patch[0] + 2 * overlap) * (patch[1] + 2 * overlap) * channels, width),
+            xavier,
+            decay=True,
+        )
         self.b = Param((width,), zeros)
 
     def forward(self, params: Buffer, images: Array) -> tuple[Array, Cache]:
         """images (B, H, W, C)  ->  tokens (B, H/P1 * W/P2, D), cache."""
-        patches = overlapping_patchify(images, self.patch, self.overlap) if self.overlap else patchify(images, self.patch)
+        patches = (
+            overlapping_patchify(images, self.patch, self.overlap)
+            if self.overlap
+            else patchify(images, self.patch)
+        )
         return linear_forward(patches, params[self.w], params[self.b])
 
     def backward(self, dy: Array, cache: Cache, grads: Buffer, need_dx: bool = True) -> Array | Any:

@@ -43,8 +43,8 @@ def sinusoidal(n: int, width: int, xp: ModuleType = np, dtype: Any = np.float64)
 
     Each pair of features turns at a speed of its own, so that a shift by m tokens is the same rotation everywhere.
     """
-    pair = np.arange(width) // 2 * 2                                     # 0 0 2 2 4 4 ...
-    angle = np.arange(n)[:, None] / 10000.0 ** (pair / width)            # (N, D)
+    pair = np.arange(width) // 2 * 2  # 0 0 2 2 4 4 ...
+    angle = np.arange(n)[:, None] / 10000.0 ** (pair / width)  # (N, D)
     return fixed(np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle)), xp, dtype)
 
 

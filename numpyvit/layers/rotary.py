@@ -19,18 +19,24 @@ import numpy as np
 
 from ..backend.arrays import Array, fixed, get_xp
 
-BASE = 100.0         # frequencies go from 1 down towards 1 / BASE (Heo et al.: 100, where language models take 10,000)
+BASE = 100.0  # frequencies go from 1 down towards 1 / BASE (Heo et al.: 100, where language models take 10,000)
 
 
 @lru_cache(maxsize=8)
-def turns(grid: tuple[int, int], width: int, first: int = 0, xp: ModuleType = np, dtype: Any = np.complex128) -> Array:
+def turns(
+    grid: tuple[int, int],
+    width: int,
+    first: int = 0,
+    xp: ModuleType = np,
+    dtype: Any = np.complex128,
+) -> Array:
     """grid: (rows, columns) of patches, width: E of a head, a multiple of 4  ->  e^(i angle), (N, E/2), an array of xp's.
 
     The `first` tokens before the patches, the class token, have no place and are not turned.
     """
-    f = BASE ** -(np.arange(width // 4) / (width // 4))                  # (E/4,)
-    row, column = np.indices(grid).reshape(2, -1, 1)                     # (patches, 1) each
-    angle = np.concatenate([row * f, column * f], axis=1)                # (patches, E/2)
+    f = BASE ** -(np.arange(width // 4) / (width // 4))  # (E/4,)
+    row, column = np.indices(grid).reshape(2, -1, 1)  # (patches, 1) each
+    angle = np.concatenate([row * f, column * f], axis=1)  # (patches, E/2)
     return fixed(np.exp(1j * np.concatenate([np.zeros((first, width // 2)), angle])), xp, dtype)
 
 
@@ -39,9 +45,9 @@ def rotary_forward(x: Array, turn: Array) -> tuple[Array, Array]:
 
     In real numbers, y = (a cos - b sin, a sin + b cos), for each pair (a, b) of x.
     """
-    xp, size = get_xp(x), max(x.itemsize, 4)                             # complex numbers of x's precision: two of its size
-    axes = tuple(range(turn.ndim - 1, turn.ndim + x.ndim - 4))           # turn has no "..."
-    y = xp.ascontiguousarray(x, f"f{size}").view(f"c{2 * size}")         # a and b side by side
+    xp, size = get_xp(x), max(x.itemsize, 4)  # complex numbers of x's precision: two of its size
+    axes = tuple(range(turn.ndim - 1, turn.ndim + x.ndim - 4))  # turn has no "..."
+    y = xp.ascontiguousarray(x, f"f{size}").view(f"c{2 * size}")  # a and b side by side
     y = y * xp.expand_dims(xp.asarray(turn, y.dtype), axes)
     return y.view(f"f{size}").astype(x.dtype, copy=False), turn
 

@@ -17,13 +17,21 @@ def costs(config: ViTConfig) -> list[tuple[str, str, int, int]]:
     def weights(prefix: str) -> int:
         return sum(p.size for name, p in model.params.items() if name.startswith(prefix))
 
-    def row(name: str, shape: tuple[int, ...], prefix: str | None, flops: int) -> tuple[str, str, int, int]:
+    def row(
+        name: str, shape: tuple[int, ...], prefix: str | None, flops: int
+    ) -> tuple[str, str, int, int]:
         return name, "x".join(map(str, shape)), weights(prefix) if prefix else 0, flops
 
     (H, W), (p1, p2) = c.image, c.patch
-    rows = [("image", f"{H}x{W}x{c.channels}", 0, 0),
-            row(f"patches of {p1}x{p2}, {f'{s1}x{s2} seen, ' * bool(c.patch_overlap)}linear", (patches, D), "embed.",
-                2 * patches * s1 * s2 * c.channels * D)]
+    rows = [
+        ("image", f"{H}x{W}x{c.channels}", 0, 0),
+        row(
+            f"patches of {p1}x{p2}, {f'{s1}x{s2} seen, ' * bool(c.patch_overlap)}linear",
+            (patches, D),
+            "embed.",
+            2 * patches * s1 * s2 * c.channels * D,
+        ),
+    ]
     if c.pooling == "cls":
         rows.append(row("class token", (N, D), "cls_token.", 0))
     rows.append(row(f"positions ({c.positions})", (N, D), "positions.", 0))
@@ -39,7 +47,9 @@ def costs(config: ViTConfig) -> list[tuple[str, str, int, int]]:
         ]
     rows.append(row(f"norm, {'class token' if c.pooling == 'cls' else 'mean'}", (D,), "norm.", 0))
     if c.head_hidden:
-        rows.append(row("head.hidden, tanh", (c.head_hidden,), "head.hidden.", 2 * D * c.head_hidden))
+        rows.append(
+            row("head.hidden, tanh", (c.head_hidden,), "head.hidden.", 2 * D * c.head_hidden)
+        )
     rows.append(row("head", (K,), "head.out.", 2 * (c.head_hidden or D) * K))
     return rows
 
@@ -49,5 +59,8 @@ def summary(config: ViTConfig) -> str:
     rows = costs(config)
     total = ("total", "", sum(r[2] for r in rows), sum(r[3] for r in rows))
     lines = [f"{'layer':34}{'output':>12}{'weights':>14}{'FLOPs':>18}"]
-    lines += [f"{name:34}{shape:>12}{weights:14,}{flops:18,}" for name, shape, weights, flops in (*rows, total)]
+    lines += [
+        f"{name:34}{shape:>12}{weights:14,}{flops:18,}"
+        for name, shape, weights, flops in (*rows, total)
+    ]
     return "\n".join(lines)

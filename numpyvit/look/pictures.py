@@ -13,7 +13,7 @@ from ..train.recipes import Recipe, augmentation, mixing
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SIDE, GAP = 8, 2     # images in a row and in a column; grey pixels between them
+SIDE, GAP = 8, 2  # images in a row and in a column; grey pixels between them
 
 
 def batch_picture(train: data.Dataset, recipe: Recipe, seed: int = 0) -> "Image":
@@ -23,10 +23,15 @@ def batch_picture(train: data.Dataset, recipe: Recipe, seed: int = 0) -> "Image"
     def first(augment: data.Augment | None, mix: data.Mix | None) -> Array:
         batches = data.batches(train, recipe.batch_size, 64, seed, augment, mix)
         enough = islice(batches, -(-SIDE * SIDE // min(recipe.batch_size, len(train))))
-        return np.concatenate([to_host(images) for images, _ in enough])[:SIDE * SIDE]
+        return np.concatenate([to_host(images) for images, _ in enough])[: SIDE * SIDE]
 
-    panels = [tile(back(first(*how), train)) for how in ((None, None), (augmentation(recipe), mixing(recipe)))]
-    both = np.concatenate([panels[0], np.full_like(panels[0][:, :4 * GAP], 128), panels[1]], axis=1)
+    panels = [
+        tile(back(first(*how), train))
+        for how in ((None, None), (augmentation(recipe), mixing(recipe)))
+    ]
+    both = np.concatenate(
+        [panels[0], np.full_like(panels[0][:, : 4 * GAP], 128), panels[1]], axis=1
+    )
     zoom = max(1, round(48 / max(train.images.shape[1:3])))
     return Image.fromarray(both.repeat(zoom, 0).repeat(zoom, 1))
 
@@ -43,4 +48,8 @@ def tile(images: Array) -> Array:
     rows = -(-n // SIDE)
     sheet = np.full((rows * SIDE, H + GAP, W + GAP, C), 128, np.uint8)
     sheet[:n, :H, :W] = images
-    return sheet.reshape(rows, SIDE, H + GAP, W + GAP, C).swapaxes(1, 2).reshape(rows * (H + GAP), SIDE * (W + GAP), C)
+    return (
+        sheet.reshape(rows, SIDE, H + GAP, W + GAP, C)
+        .swapaxes(1, 2)
+        .reshape(rows * (H + GAP), SIDE * (W + GAP), C)
+    )

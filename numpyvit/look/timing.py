@@ -27,10 +27,14 @@ def products(config: ViTConfig, B: int, dtype: Any = np.float32) -> tuple[Runs, 
     backward: Runs = defaultdict(list)
     N, D, E = c.tokens, c.width, c.width // c.heads
 
-    def product(runs: Runs, name: str, a: tuple[int, ...], b: tuple[int, ...], swap: str = "") -> None:
+    def product(
+        runs: Runs, name: str, a: tuple[int, ...], b: tuple[int, ...], swap: str = ""
+    ) -> None:
         """a @ b, of arrays whose memory holds a' or b' where `swap` says so."""
-        x, y = (np.ones(shape if n not in swap else (*shape[:-2], shape[-1], shape[-2]), dtype)
-                for n, shape in (("a", a), ("b", b)))
+        x, y = (
+            np.ones(shape if n not in swap else (*shape[:-2], shape[-1], shape[-2]), dtype)
+            for n, shape in (("a", a), ("b", b))
+        )
         x, y = x.swapaxes(-1, -2) if "a" in swap else x, y.swapaxes(-1, -2) if "b" in swap else y
         out = np.empty((*a[:-1], b[-1]), dtype)
         runs[name].append(lambda: np.matmul(x, y, out=out))
@@ -46,7 +50,7 @@ def products(config: ViTConfig, B: int, dtype: Any = np.float32) -> tuple[Runs, 
     for i in range(c.depth):
         b, heads = block_name(i, c.depth), (B, c.heads)
         linear(f"{b}.attention.qkv", B * N, D, 3 * D)
-        for runs, times in ((forward, 1), (backward, 2)):                # q k' and a v; da, dv, dq and dk
+        for runs, times in ((forward, 1), (backward, 2)):  # q k' and a v; da, dv, dq and dk
             for _ in range(times):
                 product(runs, f"{b}.attention", (*heads, N, E), (*heads, E, N))
                 product(runs, f"{b}.attention", (*heads, N, N), (*heads, N, E))
@@ -81,11 +85,13 @@ class Stopwatch:
             if self.inner:
                 self.inner[-1] += seconds
             return result
+
         return run
 
 
 def time_layers(model: ViT, forward: Stopwatch, backward: Stopwatch) -> None:
     """Make this model's layers report to the two stopwatches."""
+
     def walk(layer: Any, name: str) -> None:
         for key, part in vars(layer).items():
             if key == "blocks":
@@ -95,6 +101,7 @@ def time_layers(model: ViT, forward: Stopwatch, backward: Stopwatch) -> None:
                 walk(part, f"{name}.{key}" if name else key)
         layer.forward = forward.timed(name or "everything else", layer.forward)
         layer.backward = backward.timed(name or "everything else", layer.backward)
+
     walk(model, "")
 
 
@@ -109,7 +116,9 @@ def median_time(call: Callable[[], object], seconds: float = 1.0, least: int = 3
     return float(np.median(times))
 
 
-def layer_times(config: ViTConfig, B: int, repeats: int = 7) -> dict[str, tuple[float, float, float, float]]:
+def layer_times(
+    config: ViTConfig, B: int, repeats: int = 7
+) -> dict[str, tuple[float, float, float, float]]:
     """By layer: seconds forward and backward for one micro-batch of B images on one thread, and those of the products alone.
 
     To be called while Workers are at work: they set what a worker finds.
@@ -131,10 +140,19 @@ def layer_times(config: ViTConfig, B: int, repeats: int = 7) -> dict[str, tuple[
     limits: list[dict[str, float]] = [defaultdict(float), defaultdict(float)]
     for part, its_limits in zip(products(config, B), limits, strict=True):
         for name, calls in part.items():
-            row = name if name in runs[0][0] else name.rpartition(".")[0]          # last block: attention makes q itself
+            row = (
+                name if name in runs[0][0] else name.rpartition(".")[0]
+            )  # last block: attention makes q itself
             its_limits[row] += median_time(partial(run_all, calls), 0.05)
-    return {name: (float(np.median([f[name] for f, _ in runs[1:]])), float(np.median([b.get(name, 0) for _, b in runs[1:]])),
-                   limits[0][name], limits[1][name]) for name in runs[0][0]}
+    return {
+        name: (
+            float(np.median([f[name] for f, _ in runs[1:]])),
+            float(np.median([b.get(name, 0) for _, b in runs[1:]])),
+            limits[0][name],
+            limits[1][name],
+        )
+        for name in runs[0][0]
+    }
 
 
 def run_all(calls: list[Callable[[], object]]) -> None:
@@ -148,16 +166,21 @@ def limit(config: ViTConfig, batch: int, workers: Workers) -> Callable[[], objec
     size = workers.micro_batch or micro_batch_size(config.tokens, batch)
     free: SimpleQueue[list[Callable[[], object]]] = SimpleQueue()
     for _ in range(workers.workers):
-        free.put([call for runs in products(config, size) for calls in runs.values() for call in calls])
+        free.put(
+            [call for runs in products(config, size) for calls in runs.values() for call in calls]
+        )
 
     def piece(i: int) -> None:
         calls = free.get()
         run_all(calls)
         free.put(calls)
+
     return lambda: workers.each(piece, range(-(-batch // size)))
 
 
-def profile(config: ViTConfig, batch: int, workers: int | None = None, micro_batch: int | None = None) -> str:
+def profile(
+    config: ViTConfig, batch: int, workers: int | None = None, micro_batch: int | None = None
+) -> str:
     """The table of `numpyvit info --time`, as text; of steps without patch dropout."""
     model = ViT(config)
     params, rng = model.init(), np.random.default_rng(0)
@@ -170,12 +193,18 @@ def profile(config: ViTConfig, batch: int, workers: int | None = None, micro_bat
         evaluation = median_time(lambda: threads.predict(params, images))
         least = median_time(limit(config, batch, threads))
     total = [sum(column) for column in zip(*rows.values(), strict=True)]
-    lines = [f"one micro-batch of {B} images, one thread; ms; products: the plain model's matrix products alone",
-             f"{'layer':30}{'forward':>10}{'backward':>10}{'share':>8}{'products':>10}{'products / time':>17}"]
+    lines = [
+        f"one micro-batch of {B} images, one thread; ms; products: the plain model's matrix products alone",
+        f"{'layer':30}{'forward':>10}{'backward':>10}{'share':>8}{'products':>10}{'products / time':>17}",
+    ]
     for name, (f, b, pf, pb) in [*rows.items(), ("all", tuple(total))]:
         share, part = (f + b) / (total[0] + total[1]), f"{(pf + pb) / (f + b):17.0%}" if pf else ""
-        lines.append(f"{name:30}{f * 1e3:10.3f}{b * 1e3:10.3f}{share:8.1%}{(pf + pb) * 1e3:10.3f}{part}")
+        lines.append(
+            f"{name:30}{f * 1e3:10.3f}{b * 1e3:10.3f}{share:8.1%}{(pf + pb) * 1e3:10.3f}{part}"
+        )
     whole = ", all patches" if config.patch_dropout else ""
-    lines.append(f"batches of {batch}, {threads.workers} workers{whole}: training {batch / step:,.0f} images/s "
-                 f"({least / step:.0%} of the products alone), evaluation {batch / evaluation:,.0f} images/s")
+    lines.append(
+        f"batches of {batch}, {threads.workers} workers{whole}: training {batch / step:,.0f} images/s "
+        f"({least / step:.0%} of the products alone), evaluation {batch / evaluation:,.0f} images/s"
+    )
     return "\n".join(lines)

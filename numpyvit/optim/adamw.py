@@ -13,7 +13,7 @@ from ..backend.device import to_host
 from ..errors import UserError
 from ..params import Buffer
 
-BLOCK = 32768        # elements. AdamW is 1.05 to 1.1 times faster for it, and makes no arrays of the model's size
+BLOCK = 32768  # elements. AdamW is 1.05 to 1.1 times faster for it, and makes no arrays of the model's size
 
 
 Each = Callable[[Callable[[Any], object], Sequence[Any]], None]
@@ -46,9 +46,9 @@ def grad_norm(grads: Buffer) -> Any:
         parts = (g[at].astype(dtype, copy=False) for at, _ in blocks(grads))
         return sum(float(part @ part) for part in parts)
 
-    with np.errstate(over="ignore", invalid="ignore"):                   # the caller looks at the norm
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the norm
         total = squares(g.dtype)
-        if not 1e-20 < total < 1e20:                                     # squares of float32 overflow, or vanish
+        if not 1e-20 < total < 1e20:  # squares of float32 overflow, or vanish
             total = squares(np.result_type(g.dtype, np.float64))
     return math.sqrt(total)
 
@@ -65,8 +65,18 @@ def may_step(norm: Any) -> bool:
     return not isinstance(norm, float) or math.isfinite(norm)
 
 
-def adamw_update(p: Array, g: Array, m: Array, v: Array, average: Array | None, *, scale: Any, numbers: Numbers,
-                 betas: tuple[float, float], weight_decay: float) -> None:
+def adamw_update(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    average: Array | None,
+    *,
+    scale: Any,
+    numbers: Numbers,
+    betas: tuple[float, float],
+    weight_decay: float,
+) -> None:
     """p, g, m, v, average (n,), updated in place; g counts `scale` times. numbers: AdamW.begin_step's. average: follows p,
     or None."""
     lr, rate, eps, keep = numbers
@@ -92,8 +102,14 @@ class SGD:
         self.momentum, self.weight_decay = momentum, weight_decay
         self.v = params.zeros_like()
 
-    def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None,
-             each: Each = one_by_one) -> Any:
+    def step(
+        self,
+        params: Buffer,
+        grads: Buffer,
+        lr: float,
+        clip: float | None = None,
+        each: Each = one_by_one,
+    ) -> Any:
         """One update of params, in place, with the gradients scaled to a norm of at most `clip`. Returns the norm before;
         where it is not finite, nothing is updated, but on a GPU: see may_step. each: as AdamW.step's, so that one can stand
         for the other."""
@@ -132,21 +148,35 @@ class AdamW:
     (Polyak and Juditsky, 1992; the exponential form). Where it is 0, `self.average` is the weights themselves.
     """
 
-    def __init__(self, params: Buffer, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.05, average: float = 0.0) -> None:
+    def __init__(
+        self,
+        params: Buffer,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.05,
+        average: float = 0.0,
+    ) -> None:
         self.betas, self.eps, self.weight_decay, self.decay = betas, eps, weight_decay, average
         self.m, self.v, self.t = params.zeros_like(), params.zeros_like(), 0
         self.average = params.copy() if average else params
 
-    def step(self, params: Buffer, grads: Buffer, lr: float, clip: float | None = None,
-             each: Each = one_by_one) -> Any:
+    def step(
+        self,
+        params: Buffer,
+        grads: Buffer,
+        lr: float,
+        clip: float | None = None,
+        each: Each = one_by_one,
+    ) -> Any:
         """One update of params, in place, with the gradients scaled to a norm of at most `clip`, and of the average, in one
         pass over all of them. each: what may go over threads, Workers.each, does. Returns the norm before; where it is not
         finite, nothing is updated, but on a GPU: see may_step."""
         check_same(params, grads, self.m)
         norm = grad_norm(grads)
         if may_step(norm):
-            self.update(params, grads, self.begin_step(lr, params.flat), clip_factor(norm, clip), each)
+            self.update(
+                params, grads, self.begin_step(lr, params.flat), clip_factor(norm, clip), each
+            )
         return norm
 
     def begin_step(self, lr: float, like: Array) -> Numbers:
@@ -156,23 +186,48 @@ class AdamW:
         self.t += 1
         b1, b2 = self.betas
         root = math.sqrt(1 - b2**self.t)
-        found = lr, lr * root / (1 - b1**self.t), self.eps * root, min(self.decay, (1 + self.t) / (10 + self.t))
+        found = (
+            lr,
+            lr * root / (1 - b1**self.t),
+            self.eps * root,
+            min(self.decay, (1 + self.t) / (10 + self.t)),
+        )
         return found if on_host(like) else get_xp(like).asarray(found, like.dtype)
 
-    def update(self, params: Buffer, grads: Buffer, numbers: Numbers, scale: Any, each: Each) -> None:
+    def update(
+        self, params: Buffer, grads: Buffer, numbers: Numbers, scale: Any, each: Each
+    ) -> None:
         """All of a step, but for its norm: grads count `scale` times. (Too little work for threads, here.)"""
         for at, decay in blocks(params):
             self.adam(at, params, grads, numbers, scale, self.weight_decay if decay else 0.0)
 
-    def adam(self, at: slice, params: Buffer, grads: Buffer, numbers: Numbers, scale: Any, weight_decay: float) -> None:
+    def adam(
+        self,
+        at: slice,
+        params: Buffer,
+        grads: Buffer,
+        numbers: Numbers,
+        scale: Any,
+        weight_decay: float,
+    ) -> None:
         """The formula, for a part of the flat array, and its average."""
         fused(adamw_update, params.flat)(
-            params.flat[at], grads.flat[at], self.m.flat[at], self.v.flat[at], self.average.flat[at] if self.decay else None,
-            scale=scale, numbers=numbers, betas=self.betas, weight_decay=weight_decay)
+            params.flat[at],
+            grads.flat[at],
+            self.m.flat[at],
+            self.v.flat[at],
+            self.average.flat[at] if self.decay else None,
+            scale=scale,
+            numbers=numbers,
+            betas=self.betas,
+            weight_decay=weight_decay,
+        )
 
     def state(self) -> dict[str, Array]:
         """What a checkpoint keeps, on the host."""
-        return {name: to_host(buffer.flat) for name, buffer in self.buffers().items()} | {"t": np.array(self.t)}
+        return {name: to_host(buffer.flat) for name, buffer in self.buffers().items()} | {
+            "t": np.array(self.t)
+        }
 
     def buffers(self) -> dict[str, Buffer]:
         return {"m": self.m, "v": self.v} | ({"average": self.average} if self.decay else {})
@@ -181,7 +236,9 @@ class AdamW:
         """The inverse of state(). Raises UserError for the state of another optimizer or model."""
         t = state.get("t")
         if t is None or t.shape or t.dtype.kind not in "iu":
-            raise UserError("the optimizer's step 't' is missing: this state belongs to another optimizer")
+            raise UserError(
+                "the optimizer's step 't' is missing: this state belongs to another optimizer"
+            )
         load_flat(state, self.buffers())
         self.t = int(t)
 
@@ -190,7 +247,9 @@ def check_same(*buffers: Buffer) -> None:
     """Raise UserError unless weights, gradients and moments are of one model."""
     sizes = [b.flat.size for b in buffers]
     if len(set(sizes)) > 1:
-        raise UserError(f"weights, gradients and the optimizer's moments have {sizes} elements: they are of several models")
+        raise UserError(
+            f"weights, gradients and the optimizer's moments have {sizes} elements: they are of several models"
+        )
 
 
 def load_flat(state: dict[str, Array], buffers: dict[str, Buffer]) -> None:
@@ -199,7 +258,9 @@ def load_flat(state: dict[str, Array], buffers: dict[str, Buffer]) -> None:
         flat = state.get(name)
         if flat is None or flat.shape != buffer.flat.shape or flat.dtype != buffer.flat.dtype:
             found = "missing" if flat is None else f"{flat.dtype} of shape {flat.shape}"
-            raise UserError(f"the optimizer's {name!r} is {found}, wanted {buffer.flat.dtype} of shape "
-                            f"{buffer.flat.shape}: this state belongs to another optimizer or model")
+            raise UserError(
+                f"the optimizer's {name!r} is {found}, wanted {buffer.flat.dtype} of shape "
+                f"{buffer.flat.shape}: this state belongs to another optimizer or model"
+            )
     for name, buffer in buffers.items():
         buffer.flat[...] = get_xp(buffer.flat).asarray(state[name])

@@ -17,7 +17,9 @@ CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint.previous.npz"
 KIND = "numpyvit checkpoint 1"
 
 
-def save_npz(path: Path, kind: str, note: dict[str, Any], arrays: dict[str, Array], keep: Path | None = None) -> None:
+def save_npz(
+    path: Path, kind: str, note: dict[str, Any], arrays: dict[str, Array], keep: Path | None = None
+) -> None:
     """Write arrays and note (anything JSON can hold) to `path`, atomically. The archive is made in memory: one that cannot
     be ended, on a full disk, would complain a second time."""
     text = json.dumps({"kind": kind, "arrays": list(arrays), **note}).encode()
@@ -29,7 +31,9 @@ def save_npz(path: Path, kind: str, note: dict[str, Any], arrays: dict[str, Arra
 def load_npz(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
     """The note and arrays of save_npz. Raises UserError for a file that is missing, damaged, or of another kind."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file: give the folder of a run, or a file that numpyvit saved")
+        raise UserError(
+            f"{path} does not exist or is not a file: give the folder of a run, or a file that numpyvit saved"
+        )
     arrays = read_arrays(path)
     try:
         note = json.loads(arrays.pop("note").tobytes())
@@ -37,7 +41,9 @@ def load_npz(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
         if note.pop("arrays") != list(arrays):
             raise ValueError("an array is missing")
     except BROKEN as error:
-        raise DamagedError(f"{path} is damaged, or not a file that numpyvit saved ({reason(error)})") from None
+        raise DamagedError(
+            f"{path} is damaged, or not a file that numpyvit saved ({reason(error)})"
+        ) from None
     if found != kind:
         raise UserError(f"{path} is a {found!r}, wanted a {kind!r}")
     return note, arrays
@@ -48,7 +54,9 @@ def save_checkpoint(folder: Path, note: dict[str, Any], arrays: dict[str, Array]
     save_npz(folder / CHECKPOINT, KIND, note, arrays, keep=folder / PREVIOUS)
 
 
-def load_checkpoint(folder: Path, say: Callable[[str], None] = print) -> tuple[dict[str, Any], dict[str, Array]]:
+def load_checkpoint(
+    folder: Path, say: Callable[[str], None] = print
+) -> tuple[dict[str, Any], dict[str, Array]]:
     """The newest whole checkpoint of the run. Where that is the one before the last, it says so, and puts the damaged one
     aside, so that the next save does not keep that in place of a good one."""
     newest, previous = folder / CHECKPOINT, folder / PREVIOUS

@@ -17,22 +17,36 @@ import numpy as np
 from ..backend.arrays import Array
 from ..errors import UserError
 
-BROKEN = (ValueError, KeyError, TypeError, EOFError, SyntaxError, AttributeError, NotImplementedError, RuntimeError,
-          OverflowError, zipfile.BadZipFile, zlib.error, struct.error)   # what zipfile and NumPy raise for damaged files
+BROKEN = (
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    SyntaxError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)  # what zipfile and NumPy raise for damaged files
 
 
 class DamagedError(UserError):
     """A file that is not what was written."""
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any], keep: Path | None = None) -> None:
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], Any], keep: Path | None = None
+) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to the disk, then move it there.
 
     At every moment `path` is the old file or the new one, whole; with `keep`, where the old one goes first, there is a
     moment in which only `keep` is there. Raises UserError where the file cannot be written (a full disk, say); what was
     there is then untouched.
     """
-    temporary = path.with_name(f".{path.name}.numpyvit.tmp")             # a name that nobody else's file has
+    temporary = path.with_name(f".{path.name}.numpyvit.tmp")  # a name that nobody else's file has
     try:
         try:
             with open(temporary, "wb") as f:
@@ -52,11 +66,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any], keep: Path | 
 def move(source: Path, target: Path) -> None:
     """Put `source`, which is on the disk already, in the place of `target`, and bring the folder's new entry to the disk."""
     os.replace(source, target)
-    if os.name == "posix":                                               # Windows opens no folders
+    if os.name == "posix":  # Windows opens no folders
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
-        except OSError as error:                                         # some network file systems cannot
+        except OSError as error:  # some network file systems cannot
             if error.errno != errno.EINVAL:
                 raise
         finally:
@@ -66,8 +80,10 @@ def move(source: Path, target: Path) -> None:
 def not_written(path: Path, error: OSError, comfort: str) -> UserError:
     """The line for a file that could not be written, to be raised."""
     full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
-    return UserError(f"{path} could not be written ({error.strerror or error}): {comfort}; "
-                     + ("make room and try again" if full else "choose a folder that can be written to"))
+    return UserError(
+        f"{path} could not be written ({error.strerror or error}): {comfort}; "
+        + ("make room and try again" if full else "choose a folder that can be written to")
+    )
 
 
 @contextmanager
@@ -76,7 +92,7 @@ def held(f: IO[Any], complaint: str) -> Iterator[None]:
     UserError(complaint) where another one was first. Dying gives it back."""
     try:
         import fcntl
-    except ImportError:                                                  # Windows
+    except ImportError:  # Windows
         yield
         return
     try:
@@ -99,11 +115,15 @@ def read_arrays(path: Path) -> dict[str, Array]:
                 raise ValueError("two arrays have one name")
             return {name: read_array(read_member(archive, info)) for name, info in members.items()}
     except OSError as error:
-        if error.errno not in (None, errno.EINVAL):                      # seeking to where a damaged header points
-            raise UserError(f"{path} could not be read ({error.strerror}): look at its permissions and its disk") from None
+        if error.errno not in (None, errno.EINVAL):  # seeking to where a damaged header points
+            raise UserError(
+                f"{path} could not be read ({error.strerror}): look at its permissions and its disk"
+            ) from None
         raise DamagedError(f"{path} is damaged, or not an .npz of arrays") from None
     except BROKEN as error:
-        raise DamagedError(f"{path} is damaged, or not an .npz of arrays ({reason(error)})") from None
+        raise DamagedError(
+            f"{path} is damaged, or not an .npz of arrays ({reason(error)})"
+        ) from None
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -122,10 +142,15 @@ def read_array(data: bytes) -> Array:
     """The array of a whole .npy file."""
     f = io.BytesIO(data)
     version = np.lib.format.read_magic(f)
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
     shape, fortran, dtype = header(f)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, and unpickling can run code")
     if math.prod(shape) * dtype.itemsize != len(data) - f.tell():
-        raise ValueError(f"an array of shape {shape} is promised, and {len(data) - f.tell():,} bytes are there")
+        raise ValueError(
+            f"an array of shape {shape} is promised, and {len(data) - f.tell():,} bytes are there"
+        )
     return np.ndarray(shape, dtype, data, f.tell(), order="F" if fortran else "C").copy()

@@ -20,13 +20,23 @@ from .recipes import TrainConfig
 
 CONFIG, METRICS, MODEL = "config.json", "metrics.jsonl", "model.npz"
 BUSY = "{} is being trained by another process: wait for it, or stop it"
-COLUMNS = {"epoch", "step", "train_loss", "test_loss", "test_accuracy", "lr", "images_per_second", "seconds"}
-VAL_COLUMNS = {"val_loss", "val_accuracy"}            # in every row, or in none
+COLUMNS = {
+    "epoch",
+    "step",
+    "train_loss",
+    "test_loss",
+    "test_accuracy",
+    "lr",
+    "images_per_second",
+    "seconds",
+}
+VAL_COLUMNS = {"val_loss", "val_accuracy"}  # in every row, or in none
 
 
 def versions() -> dict[str, str]:
     """Of what computes the result."""
     from ..version import __version__
+
     return {"numpyvit": __version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
@@ -38,14 +48,22 @@ def make_folder(folder: Path, config: TrainConfig, data_md5: str) -> None:
     def refuse_a_run(*names: str) -> None:
         for name in names:
             if (folder / name).exists() and (name != CONFIG or (folder / name).stat().st_size):
-                raise UserError(f"{folder} holds a run already ({name}): go on with it by --resume, or choose another --out")
+                raise UserError(
+                    f"{folder} holds a run already ({name}): go on with it by --resume, or choose another --out"
+                )
 
-    text = json.dumps({**config.to_dict(), "data_md5": data_md5, "versions": versions()}, indent=1) + "\n"
+    text = (
+        json.dumps({**config.to_dict(), "data_md5": data_md5, "versions": versions()}, indent=1)
+        + "\n"
+    )
     refuse_a_run(CONFIG, METRICS, CHECKPOINT, PREVIOUS, MODEL)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / CONFIG, "a") as f, held(f, BUSY.format(folder)):  # of two at the same time, one gets the folder
+    with (
+        open(folder / CONFIG, "a") as f,
+        held(f, BUSY.format(folder)),
+    ):  # of two at the same time, one gets the folder
         refuse_a_run(CONFIG, METRICS, CHECKPOINT, PREVIOUS, MODEL)
-        f.write(text)                                                    # in place: an empty one is no run yet
+        f.write(text)  # in place: an empty one is no run yet
         f.flush()
         os.fsync(f.fileno())
         write_atomically(folder / METRICS, lambda f: f.write(b""))
@@ -55,7 +73,9 @@ def read_config(folder: Path) -> tuple[TrainConfig, str, dict[str, str]]:
     """(config, checksum of the data, versions) of config.json. Raises UserError where the folder holds no run."""
     path = folder / CONFIG
     if not path.exists() or not path.stat().st_size:
-        raise UserError(f"{folder} holds no run: there is no {CONFIG} in it; give the folder that `train` printed")
+        raise UserError(
+            f"{folder} holds no run: there is no {CONFIG} in it; give the folder that `train` printed"
+        )
     try:
         fields = json.loads(path.read_bytes())
         md5, found = fields.pop("data_md5"), fields.pop("versions")
@@ -75,8 +95,10 @@ def add_row(folder: Path, row: dict[str, Any]) -> None:
             f.flush()
             os.fsync(f.fileno())
     except OSError as error:
-        raise UserError(f"{folder / METRICS} could not be written ({error.strerror}): make room, then go on with "
-                        f"--resume {folder}") from None
+        raise UserError(
+            f"{folder / METRICS} could not be written ({error.strerror}): make room, then go on with "
+            f"--resume {folder}"
+        ) from None
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -90,21 +112,28 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         if is_row(row, i + 1) and (not rows or row.keys() == rows[0].keys()):
             rows.append(row)
         elif i + 1 < len(lines) or row is not None:
-            raise UserError(f"{path} is damaged: its line {i + 1} is not the row of epoch {i + 1}; mend or restore it")
+            raise UserError(
+                f"{path} is damaged: its line {i + 1} is not the row of epoch {i + 1}; mend or restore it"
+            )
     return rows
 
 
 def is_row(row: Any, epoch: int) -> bool:
     """Whether it is one that was written after this epoch."""
-    return (isinstance(row, dict) and set(row) in (COLUMNS, COLUMNS | VAL_COLUMNS) and row["epoch"] == epoch
-            and all(is_real(value) for value in row.values()) and isinstance(row["step"], int))
+    return (
+        isinstance(row, dict)
+        and set(row) in (COLUMNS, COLUMNS | VAL_COLUMNS)
+        and row["epoch"] == epoch
+        and all(is_real(value) for value in row.values())
+        and isinstance(row["step"], int)
+    )
 
 
 def best_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The row of the epoch that model.npz is of: the best by validation, or the last."""
     if "val_accuracy" not in rows[-1]:
         return rows[-1]
-    return max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))    # the first of equals
+    return max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))  # the first of equals
 
 
 def take_back_rows(folder: Path, epochs: int, sha256: str | None) -> None:
@@ -112,10 +141,14 @@ def take_back_rows(folder: Path, epochs: int, sha256: str | None) -> None:
     missing, or are not those of this checksum."""
     rows = read_metrics(folder)
     if len(rows) < epochs:
-        raise UserError(f"{folder / METRICS} has {len(rows)} rows, wanted {epochs}: rows are missing; restore the file")
+        raise UserError(
+            f"{folder / METRICS} has {len(rows)} rows, wanted {epochs}: rows are missing; restore the file"
+        )
     text = b"".join(metrics_lines(folder)[:epochs])
     if sha256 not in (None, hashlib.sha256(text).hexdigest()):
-        raise UserError(f"{folder / METRICS} is damaged: its rows are not those that were written; restore the file")
+        raise UserError(
+            f"{folder / METRICS} is damaged: its rows are not those that were written; restore the file"
+        )
     write_atomically(folder / METRICS, lambda f: f.write(text))
 
 
@@ -142,6 +175,5 @@ def data_md5(*parts: Dataset) -> str:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep a second process from training the same run."""
-    with (open(folder / CONFIG) as f,
-          held(f, BUSY.format(folder))):
+    with open(folder / CONFIG) as f, held(f, BUSY.format(folder)):
         yield

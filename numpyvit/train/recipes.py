@@ -56,10 +56,14 @@ class Recipe:
         check_choice("--schedule", self.schedule, SHAPES)
         for name in ("epochs", "batch_size"):
             if not is_count(getattr(self, name)):
-                raise UserError(f"{option(name)} is {getattr(self, name)!r}: it must be a whole number above 0")
+                raise UserError(
+                    f"{option(name)} is {getattr(self, name)!r}: it must be a whole number above 0"
+                )
         for name, kind in Recipe.__annotations__.items():
             value, above = getattr(self, name), name in ("lr", "clip")
-            if kind is float and (not is_real(value) or value < 0 or (above and value == 0) or value > 1e6):
+            if kind is float and (
+                not is_real(value) or value < 0 or (above and value == 0) or value > 1e6
+            ):
                 least = "above 0" if above else "from 0"
                 raise UserError(f"{option(name)} is {value!r}: it must be a number {least} to 1e6")
         for name in ("smoothing", "scale", "beta2", "average"):
@@ -68,9 +72,13 @@ class Recipe:
         if self.whole > 1:
             raise UserError(f"--whole is {self.whole}: it goes to 1")
         if self.erase > 1 or self.magnitude > 10:
-            raise UserError(f"--erase is {self.erase}, --magnitude {self.magnitude}: they go to 1, and to 10")
+            raise UserError(
+                f"--erase is {self.erase}, --magnitude {self.magnitude}: they go to 1, and to 10"
+            )
         if not (self.randaugment == 0 or is_count(self.randaugment)):
-            raise UserError(f"--randaugment is {self.randaugment!r}: it must be a whole number, 0 or above")
+            raise UserError(
+                f"--randaugment is {self.randaugment!r}: it must be a whole number, 0 or above"
+            )
         if not isinstance(self.flip, bool):
             raise UserError(f"flip is {self.flip!r}: it must be true or false")
 
@@ -101,37 +109,56 @@ OPTIONS = {
     "cutmix": "put a piece of one image into another; X as for mixup. With both, one of them in each batch",
 }
 
-MUON: dict[str, Any] = {"optimizer": "muon", "lr": 5e-3, "beta2": 0.98, "average": 0.998, "smoothing": 0.05}
+MUON: dict[str, Any] = {
+    "optimizer": "muon",
+    "lr": 5e-3,
+    "beta2": 0.98,
+    "average": 0.998,
+    "smoothing": 0.05,
+}
 CIFAR = Recipe("cifar10", epochs=26, weight_decay=0.2, shift=4, flip=True, whole=0.15, **MUON)
 
 recipes: dict[str, Recipe] = {
     "digits": Recipe("digits", epochs=80, lr=3e-3, warmup=5, turn=10, scale=0.1, shift=0.5),
     "mnist": Recipe("mnist", epochs=8, weight_decay=0.1, turn=10, scale=0.1, shift=1, **MUON),
-    "mnist-30k": Recipe("mnist-30k", epochs=30, weight_decay=0.1, turn=10, scale=0.1, shift=1, whole=0.25, **MUON),
-    "mnist-best": Recipe("mnist-best", epochs=25, weight_decay=0.1, turn=10, scale=0.1, shear=0.1, shift=2, **MUON),
-    "fashion-mnist": Recipe("fashion-mnist", epochs=28, weight_decay=0.2, shift=1, flip=True, whole=0.2, **MUON),
+    "mnist-30k": Recipe(
+        "mnist-30k", epochs=30, weight_decay=0.1, turn=10, scale=0.1, shift=1, whole=0.25, **MUON
+    ),
+    "mnist-best": Recipe(
+        "mnist-best", epochs=25, weight_decay=0.1, turn=10, scale=0.1, shear=0.1, shift=2, **MUON
+    ),
+    "fashion-mnist": Recipe(
+        "fashion-mnist", epochs=28, weight_decay=0.2, shift=1, flip=True, whole=0.2, **MUON
+    ),
     "cifar10": CIFAR,
     "cifar10-150k": dataclasses.replace(CIFAR, preset="cifar10-150k", epochs=150),
     "cifar10-best": dataclasses.replace(CIFAR, epochs=45, whole=0.25),
     "cifar100": CIFAR,
-    "own": Recipe("photos", epochs=40, batch_size=64, lr=1e-3, warmup=4, turn=5, scale=0.1, shift=2),
+    "own": Recipe(
+        "photos", epochs=40, batch_size=64, lr=1e-3, warmup=4, turn=5, scale=0.1, shift=2
+    ),
 }
 # the data set, where it is not called like the recipe
-MADE_FOR = {"mnist-30k": "mnist", "mnist-best": "mnist", "cifar10-150k": "cifar10", "cifar10-best": "cifar10"}
+MADE_FOR = {
+    "mnist-30k": "mnist",
+    "mnist-best": "mnist",
+    "cifar10-150k": "cifar10",
+    "cifar10-best": "cifar10",
+}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides the result of a run, but for the versions of the libraries."""
 
-    data: str                                         # a name, or the path of one's own images
+    data: str  # a name, or the path of one's own images
     model: ViTConfig
     recipe: Recipe
     seed: int = 0
-    test: float = 0.2                                 # share of one's own images that is the test set, where there is none
-    val: float = 0.0                                  # share of the training set that is held out to choose the best epoch
-    patience: int | None = None                       # stop after so many epochs without a better one by it
-    micro_batch: int | None = None                    # None: micro_batch_size's
+    test: float = 0.2  # share of one's own images that is the test set, where there is none
+    val: float = 0.0  # share of the training set that is held out to choose the best epoch
+    patience: int | None = None  # stop after so many epochs without a better one by it
+    micro_batch: int | None = None  # None: micro_batch_size's
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, str):
@@ -140,30 +167,51 @@ class TrainConfig:
             raise UserError(f"--seed is {self.seed!r}: it must be a whole number, 0 or above")
         for name, value in (("test", self.test), ("val", self.val)):
             if not (is_real(value) and 0 <= value < 1):
-                raise UserError(f"--{name} is {value!r}: it must be a share of the images, from 0 to below 1")
+                raise UserError(
+                    f"--{name} is {value!r}: it must be a share of the images, from 0 to below 1"
+                )
         for name, number in (("micro-batch", self.micro_batch), ("patience", self.patience)):
             if not (number is None or is_count(number)):
                 raise UserError(f"--{name} is {number!r}: it must be a whole number above 0")
         if self.patience and not self.val:
-            raise UserError("--patience wants --val: which share of the training set is to tell when it gets no better?")
+            raise UserError(
+                "--patience wants --val: which share of the training set is to tell when it gets no better?"
+            )
 
     @classmethod
-    def make(cls, name: str, train: Dataset, preset: str | None = None, recipe: str | None = None,
-             **changes: Any) -> "TrainConfig":
+    def make(
+        cls,
+        name: str,
+        train: Dataset,
+        preset: str | None = None,
+        recipe: str | None = None,
+        **changes: Any,
+    ) -> "TrainConfig":
         """The recipe of this name, by default that of data set `name`, with the preset's model made to fit its images, and
         with `changes`, which are fields of Recipe or of TrainConfig; those that are None change nothing."""
         own = is_own(name)
         of = recipe or ("own" if own else name)
         check_choice("recipe", of, recipes)
-        changes = {key: value for key, value in {**changes, "preset": preset}.items() if value is not None}
+        changes = {
+            key: value for key, value in {**changes, "preset": preset}.items() if value is not None
+        }
         ours = {f.name for f in dataclasses.fields(cls)}
         r = dataclasses.replace(recipes[of], **{k: v for k, v in changes.items() if k not in ours})
         H, W, C = train.images.shape[1:]
         model = presets[r.preset]
-        model = dataclasses.replace(model, image_size=H if H == W else (H, W), channels=C, classes=len(train.classes),
-                                    patch_size=fitting_patch(H, W) if own and not preset else model.patch_size)
-        return cls(str(Path(name).resolve()) if own else name, model, r,
-                   **{k: v for k, v in changes.items() if k in ours})
+        model = dataclasses.replace(
+            model,
+            image_size=H if H == W else (H, W),
+            channels=C,
+            classes=len(train.classes),
+            patch_size=fitting_patch(H, W) if own and not preset else model.patch_size,
+        )
+        return cls(
+            str(Path(name).resolve()) if own else name,
+            model,
+            r,
+            **{k: v for k, v in changes.items() if k in ours},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -189,8 +237,10 @@ def fitting_patch(H: int, W: int) -> int:
     sides = [p for p in range(1, min(H, W) + 1) if H % p == W % p == 0]
     side = min(sides, key=lambda p: abs(math.log(H * W / p**2 / 64)))
     if (tokens := H * W // side**2) > 1024:
-        raise UserError(f"images of {H}x{W} can only be cut into {tokens:,} patches of {side}x{side}: make them of a size "
-                        "with more divisors, 64x64 say (--image-size, for a folder of pictures), or choose a --preset")
+        raise UserError(
+            f"images of {H}x{W} can only be cut into {tokens:,} patches of {side}x{side}: make them of a size "
+            "with more divisors, 64x64 say (--image-size, for a folder of pictures), or choose a --preset"
+        )
     return side
 
 
@@ -215,5 +265,9 @@ def augmentation(r: Recipe) -> datasets.Augment | None:
 
 def mixing(r: Recipe) -> datasets.Mix | None:
     """How the recipe mixes images and labels."""
-    mixes = [kind(alpha) for kind, alpha in ((datasets.mixup, r.mixup), (datasets.cutmix, r.cutmix)) if alpha]
+    mixes = [
+        kind(alpha)
+        for kind, alpha in ((datasets.mixup, r.mixup), (datasets.cutmix, r.cutmix))
+        if alpha
+    ]
     return datasets.one_of(*mixes) if mixes else None

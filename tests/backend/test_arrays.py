@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 from numpyvit.backend.arrays import as_rows, col_sum, get_xp, row_dot, row_mean, row_sum, transposed
 from numpyvit.testing import close, normal, seeds
 
-widths = st.sampled_from([3, 40])                      # row_dot takes another way from 33 on
-shapes = st.tuples(st.lists(st.integers(0, 4), min_size=1, max_size=4), widths).map(lambda s: (*s[0], s[1]))
+widths = st.sampled_from([3, 40])  # row_dot takes another way from 33 on
+shapes = st.tuples(st.lists(st.integers(0, 4), min_size=1, max_size=4), widths).map(
+    lambda s: (*s[0], s[1])
+)
 
 
 @given(shapes, seeds)

@@ -43,7 +43,9 @@ def test_train_prints_its_epochs_and_what_to_do_next(tmp_path, capsys, monkeypat
     first = r"digits: 1,295 training and 359 test images; a ViT of [\d,]+ weights; runs/digits-digits-[\d-]+$"
     assert re.match(first, out[0])
     assert [line.split()[:2] for line in out[1:3]] == [["epoch", "1"], ["epoch", "2"]]
-    assert re.match(r"test accuracy [\d.]+% after [\d.]+ s of training; next: numpyvit evaluate runs/", out[3])
+    assert re.match(
+        r"test accuracy [\d.]+% after [\d.]+ s of training; next: numpyvit evaluate runs/", out[3]
+    )
     assert (tmp_path / out[0].split()[-1] / "model.npz").exists()
 
 
@@ -67,7 +69,9 @@ def test_predict_on_dark_and_on_light(run, tmp_path, capsys):
     code, out, err = call(capsys, "predict", run, tmp_path / "dark.png", tmp_path / "light.png")
     assert (code, err) == (0, [])
     label = test.classes[p[sure].argmax()]
-    assert re.match(rf".*dark\.png: {label} \(\d+\.\d%\), \d \(\d+\.\d%\), \d \(\d+\.\d%\)   \[8x8\]$", out[0])
+    assert re.match(
+        rf".*dark\.png: {label} \(\d+\.\d%\), \d \(\d+\.\d%\), \d \(\d+\.\d%\)   \[8x8\]$", out[0]
+    )
     assert "inverted: it was dark on light" in out[1]
     assert call(capsys, "predict", run / "model.npz", tmp_path / "dark.png")[1] == out[:1]
 
@@ -89,57 +93,80 @@ def test_info(run, capsys):
 
 
 def test_info_times_a_step(capsys):
-    code, out, _ = call(capsys, "info", "--time", "--batch-size", 16, "--workers", 2, "--micro-batch", 8)
+    code, out, _ = call(
+        capsys, "info", "--time", "--batch-size", 16, "--workers", 2, "--micro-batch", 8
+    )
     assert code == 0
     table = {line[:30].strip(): line[30:].split() for line in out[-30:]}
     assert table["other blocks.mlp.gelu"][:2] != table["last block.mlp.gelu"][:2]
-    assert 0 < float(table["other blocks.mlp.fc1"][3]) < 1000                        # the products' time
+    assert 0 < float(table["other blocks.mlp.fc1"][3]) < 1000  # the products' time
     assert float(table["all"][0]) > float(table["other blocks.attention"][0]) > 0
-    assert re.match(r"batches of 16, 2 workers: training [\d,]+ images/s \(\d+% of the products alone\)", out[-1])
+    assert re.match(
+        r"batches of 16, 2 workers: training [\d,]+ images/s \(\d+% of the products alone\)",
+        out[-1],
+    )
 
 
-@pytest.mark.parametrize(("args", "message"), [
-    (["trian"], "did you mean 'train'"),
-    ([], "are required"),
-    (["train", "--data", "mnits"], "data set 'mnits' is unknown: did you mean 'mnist'"),
-    (["train", "--data", "mnist", "--data-dir", "/nowhere"], "/nowhere is not a folder that exists"),
-    (["train", "--data", "./photos"], "./photos is neither a folder nor an .npz file"),
-    (["train", "--data", "cifar10", "--test", "0.1"], "--test is for your own images"),
-    (["train", "--image-size", "32"], "--image-size is for a folder of pictures"),
-    (["train", "--patience", "3"], "--patience wants --val"),
-    (["train", "--schedule", "cosin"], "--schedule 'cosin' is unknown: did you mean 'cosine'"),
-    (["train", "--randaugment", "-1"], "--randaugment is -1"),
-    (["train", "--erase", "1.5"], "--erase is 1.5"),
-    (["train", "--mixup", "nan"], "--mixup is nan"),
-    (["train", "--resume", "x", "--no-flip"], "--flip cannot be given with --resume"),
-    (["download", "mnits"], "data set 'mnits' is unknown: did you mean 'mnist'"),
-    (["compare", "/nowhere"], "holds no run"),
-    (["augment", "--out", "x.jpg"], "it must end in .png"),
-    (["augment"], "are required: --out"),
-    (["train", "--recipe", "mnist-bst"], "recipe 'mnist-bst' is unknown: did you mean 'mnist-best'"),
-    (["train", "--recipe", "own"], "--recipe own wants --data"),
-    (["train", "--recipe", "mnist-best", "--data-dir", "/nowhere"], "/nowhere is not a folder that exists"),
-    (["train", "--preset", "digit"], "did you mean 'digits'"),
-    (["train", "--preset", "ViT-B/16"], "8x8 cannot be cut into patches of 16x16"),
-    (["train", "--epochs", "many"], "'many' is not a whole number above 0"),
-    (["train", "--epochs", "0"], "argument --epochs: '0' is not a whole number above 0"),
-    (["train", "--lr", "-1"], "--lr is -1.0"),
-    (["train", "--workers", "0"], "--workers: '0' is not"),
-    (["info", "--batch-size", "4"], "--batch-size, --workers and --micro-batch are for info --time"),
-    (["train", "--micro-batch", "0"], "--micro-batch: '0' is not"),
-    (["train", "--val", "2"], "--val is 2.0"),
-    (["train", "--device", "gpu"], "the device is 'gpu': wanted cpu, cuda, or cuda:N"),
-    (["gradcheck", "--device", "gpu"], "the device is 'gpu': wanted cpu, cuda, or cuda:N"),
-    (["train", "--speed", "9"], "unrecognized arguments: --speed 9"),
-    (["train", "--resume", "/nowhere"], "holds no run"),
-    (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given with --resume"),
-    (["evaluate", "/nowhere"], "holds no run"),
-    (["predict", "/nowhere", "x.png"], "/nowhere does not exist: first comes the folder of a run"),
-    (["predict", "."], ". holds no run: name its pictures one by one (./*)"),
-    (["predict", "nowhere.npz"], "predict wants pictures after nowhere.npz"),
-    (["predict", "nowhere.npz", "x.png"], "nowhere.npz does not exist"),
-    (["info", "--preset", "ViT-Ti/15"], "did you mean 'ViT-Ti/1"),
-])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "did you mean 'train'"),
+        ([], "are required"),
+        (["train", "--data", "mnits"], "data set 'mnits' is unknown: did you mean 'mnist'"),
+        (
+            ["train", "--data", "mnist", "--data-dir", "/nowhere"],
+            "/nowhere is not a folder that exists",
+        ),
+        (["train", "--data", "./photos"], "./photos is neither a folder nor an .npz file"),
+        (["train", "--data", "cifar10", "--test", "0.1"], "--test is for your own images"),
+        (["train", "--image-size", "32"], "--image-size is for a folder of pictures"),
+        (["train", "--patience", "3"], "--patience wants --val"),
+        (["train", "--schedule", "cosin"], "--schedule 'cosin' is unknown: did you mean 'cosine'"),
+        (["train", "--randaugment", "-1"], "--randaugment is -1"),
+        (["train", "--erase", "1.5"], "--erase is 1.5"),
+        (["train", "--mixup", "nan"], "--mixup is nan"),
+        (["train", "--resume", "x", "--no-flip"], "--flip cannot be given with --resume"),
+        (["download", "mnits"], "data set 'mnits' is unknown: did you mean 'mnist'"),
+        (["compare", "/nowhere"], "holds no run"),
+        (["augment", "--out", "x.jpg"], "it must end in .png"),
+        (["augment"], "are required: --out"),
+        (
+            ["train", "--recipe", "mnist-bst"],
+            "recipe 'mnist-bst' is unknown: did you mean 'mnist-best'",
+        ),
+        (["train", "--recipe", "own"], "--recipe own wants --data"),
+        (
+            ["train", "--recipe", "mnist-best", "--data-dir", "/nowhere"],
+            "/nowhere is not a folder that exists",
+        ),
+        (["train", "--preset", "digit"], "did you mean 'digits'"),
+        (["train", "--preset", "ViT-B/16"], "8x8 cannot be cut into patches of 16x16"),
+        (["train", "--epochs", "many"], "'many' is not a whole number above 0"),
+        (["train", "--epochs", "0"], "argument --epochs: '0' is not a whole number above 0"),
+        (["train", "--lr", "-1"], "--lr is -1.0"),
+        (["train", "--workers", "0"], "--workers: '0' is not"),
+        (
+            ["info", "--batch-size", "4"],
+            "--batch-size, --workers and --micro-batch are for info --time",
+        ),
+        (["train", "--micro-batch", "0"], "--micro-batch: '0' is not"),
+        (["train", "--val", "2"], "--val is 2.0"),
+        (["train", "--device", "gpu"], "the device is 'gpu': wanted cpu, cuda, or cuda:N"),
+        (["gradcheck", "--device", "gpu"], "the device is 'gpu': wanted cpu, cuda, or cuda:N"),
+        (["train", "--speed", "9"], "unrecognized arguments: --speed 9"),
+        (["train", "--resume", "/nowhere"], "holds no run"),
+        (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given with --resume"),
+        (["evaluate", "/nowhere"], "holds no run"),
+        (
+            ["predict", "/nowhere", "x.png"],
+            "/nowhere does not exist: first comes the folder of a run",
+        ),
+        (["predict", "."], ". holds no run: name its pictures one by one (./*)"),
+        (["predict", "nowhere.npz"], "predict wants pictures after nowhere.npz"),
+        (["predict", "nowhere.npz", "x.png"], "nowhere.npz does not exist"),
+        (["info", "--preset", "ViT-Ti/15"], "did you mean 'ViT-Ti/1"),
+    ],
+)
 def test_errors_are_one_line_and_leave_nothing_behind(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *args)
@@ -156,20 +183,26 @@ def test_download_fetches_what_is_not_there(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(fetching, "fetch", fetch)
     monkeypatch.setenv("NUMPYVIT_DATA", str(tmp_path / "cache"))
-    for _ in range(2):                                # the second time there is nothing left to fetch
+    for _ in range(2):  # the second time there is nothing left to fetch
         assert main(["download", "fashion-mnist", "cifar100"]) == 0
         out = capsys.readouterr().out
         assert f"cifar100: {tmp_path / 'cache' / 'cifar100'}" in out
     assert len(fetched) == 5
     name = "cifar-100-binary.tar.gz"
     assert fetched[4] == (name, f"https://www.cs.toronto.edu/~kriz/{name}", 168_513_733, 64, True)
-    assert "train-images-idx3-ubyte.gz cannot be unpacked" in refused(capsys, "train", "--data", "fashion-mnist")
+    assert "train-images-idx3-ubyte.gz cannot be unpacked" in refused(
+        capsys, "train", "--data", "fashion-mnist"
+    )
 
 
 def test_without_a_network_it_says_what_to_put_where(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("NUMPYVIT_DATA", str(tmp_path))
     line = refused(capsys, "train", "--data", "mnist", "--quiet")
-    for name in ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", str(tmp_path / "mnist")):
+    for name in (
+        "train-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz",
+        str(tmp_path / "mnist"),
+    ):
         assert name in line
     assert list((tmp_path / "mnist").iterdir()) == []
 
@@ -177,8 +210,21 @@ def test_without_a_network_it_says_what_to_put_where(tmp_path, capsys, monkeypat
 def npz_run(tmp_path, n=60):
     train, _ = data.digits()
     np.savez(tmp_path / "mine.npz", images=train.images[:n], labels=train.labels[:n])
-    assert main(["train", "--data", str(tmp_path / "mine.npz"), "--epochs", "1", "--quiet", "--out",
-                 str(tmp_path / "run")]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                str(tmp_path / "mine.npz"),
+                "--epochs",
+                "1",
+                "--quiet",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
 
 
 def test_data_that_changed_is_not_evaluated_on(tmp_path, capsys):
@@ -187,23 +233,44 @@ def test_data_that_changed_is_not_evaluated_on(tmp_path, capsys):
     capsys.readouterr()
     train, _ = data.digits()
     np.savez(tmp_path / "mine.npz", images=train.images[:61], labels=train.labels[:61])
-    assert "what it learned from may be in the test set" in refused(capsys, "evaluate", tmp_path / "run")
+    assert "what it learned from may be in the test set" in refused(
+        capsys, "evaluate", tmp_path / "run"
+    )
 
 
 def test_data_that_was_moved(tmp_path, capsys):
     npz_run(tmp_path)
     (tmp_path / "mine.npz").rename(tmp_path / "yours.npz")
-    assert "mine.npz is neither a folder nor an .npz" in refused(capsys, "train", "--resume", tmp_path / "run")
+    assert "mine.npz is neither a folder nor an .npz" in refused(
+        capsys, "train", "--resume", tmp_path / "run"
+    )
     for command in (["evaluate"], ["train", "--resume"]):
         assert main([*command, str(tmp_path / "run"), "--data", str(tmp_path / "yours.npz")]) == 0
-    assert f"next: numpyvit evaluate {tmp_path / 'run'} --data {tmp_path / 'yours.npz'}" in capsys.readouterr().out
+    assert (
+        f"next: numpyvit evaluate {tmp_path / 'run'} --data {tmp_path / 'yours.npz'}"
+        in capsys.readouterr().out
+    )
 
 
 def test_images_that_are_not_square_go_all_the_way(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (30, 12, 20, 3), np.uint8)
     np.savez(tmp_path / "mine.npz", images=images, labels=np.arange(30) % 3)
     run = str(tmp_path / "run")
-    assert main(["train", "--data", str(tmp_path / "mine.npz"), "--epochs", "1", "--quiet", "--out", run]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                str(tmp_path / "mine.npz"),
+                "--epochs",
+                "1",
+                "--quiet",
+                "--out",
+                run,
+            ]
+        )
+        == 0
+    )
     assert main(["train", "--resume", run, "--quiet"]) == 0
     assert main(["evaluate", run]) == 0
     Image.new("RGB", (50, 20)).save(tmp_path / "x.jpg")
@@ -221,7 +288,9 @@ def test_a_lost_model_is_made_again(tmp_path, capsys):
 
 
 def test_pictures_into_a_model_of_two_channels(tmp_path, capsys):
-    np.savez(tmp_path / "mine.npz", images=np.zeros((20, 8, 8, 2), np.uint8), labels=np.arange(20) % 2)
+    np.savez(
+        tmp_path / "mine.npz", images=np.zeros((20, 8, 8, 2), np.uint8), labels=np.arange(20) % 2
+    )
     mine, run = str(tmp_path / "mine.npz"), str(tmp_path / "r")
     assert main(["train", "--data", mine, "--epochs", "1", "--quiet", "--out", run]) == 0
     Image.new("L", (8, 8)).save(tmp_path / "x.png")
@@ -234,9 +303,14 @@ def test_a_run_inside_the_folder_of_pictures_is_refused(tmp_path, capsys):
         for i in range(5):
             Image.new("L", (8, 8), 9 * i).save(tmp_path / name / f"{i}.png")
     assert "lies in the folder of the pictures" in refused(
-        capsys, "train", "--data", tmp_path, "--image-size", "8", "--out", tmp_path / "run")
-    assert "it can be 4096 at most" in refused(capsys, "train", "--data", tmp_path, "--image-size", "99999999")
-    assert "can only be cut into 3,721 patches of 1x1" in refused(capsys, "train", "--data", tmp_path, "--image-size", "61")
+        capsys, "train", "--data", tmp_path, "--image-size", "8", "--out", tmp_path / "run"
+    )
+    assert "it can be 4096 at most" in refused(
+        capsys, "train", "--data", tmp_path, "--image-size", "99999999"
+    )
+    assert "can only be cut into 3,721 patches of 1x1" in refused(
+        capsys, "train", "--data", tmp_path, "--image-size", "61"
+    )
     assert "0 cannot be held out" in refused(capsys, "train", "--data", tmp_path, "--test", "0")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
@@ -273,7 +347,8 @@ def test_predict_refuses_what_is_no_image_and_evaluate_what_is_no_run(run, tmp_p
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
     assert "is damaged" in refused(capsys, "evaluate", tmp_path)
     assert "is a 'numpyvit checkpoint 1', wanted a 'numpyvit classifier 1'" in refused(
-        capsys, "predict", run / "checkpoint.npz", tmp_path / "x.png")
+        capsys, "predict", run / "checkpoint.npz", tmp_path / "x.png"
+    )
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_ends_with_130(tmp_path):
@@ -281,22 +356,43 @@ def test_ctrl_c_saves_says_how_to_go_on_and_ends_with_130(tmp_path):
     import signal
     import time
 
-    command = [sys.executable, "-W", "error", "-m", "numpyvit", "train", "--out", str(tmp_path / "run"), "--epochs", "500"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "numpyvit",
+        "train",
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "500",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text():
+    while (
+        not (tmp_path / "run" / "metrics.jsonl").exists()
+        or not (tmp_path / "run" / "metrics.jsonl").read_text()
+    ):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    found = re.fullmatch(r"numpyvit: stopped, saved at step (\d+); go on with: numpyvit train --resume (\S+)\n", err)
+    found = re.fullmatch(
+        r"numpyvit: stopped, saved at step (\d+); go on with: numpyvit train --resume (\S+)\n", err
+    )
     assert found, err
-    assert load_npz(tmp_path / "run" / "checkpoint.npz", "numpyvit checkpoint 1")[0]["step"] == int(found[1])
+    assert load_npz(tmp_path / "run" / "checkpoint.npz", "numpyvit checkpoint 1")[0]["step"] == int(
+        found[1]
+    )
 
 
 def test_help_and_version(capsys):
-    for args, text in ((["--help"], "train|evaluate|predict|info"), (["train", "--help"], "--micro-batch"),
-                       (["--version"], "numpyvit 0.2.0")):
+    for args, text in (
+        (["--help"], "train|evaluate|predict|info"),
+        (["train", "--help"], "--micro-batch"),
+        (["--version"], "numpyvit 0.2.0"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main(args)
         assert stop.value.code == 0

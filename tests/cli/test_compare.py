@@ -11,8 +11,12 @@ from numpyvit.train.folder import read_metrics
 from numpyvit.train.recipes import Recipe, TrainConfig
 from numpyvit.train.run import Run
 
-CONFIG = TrainConfig("digits", ViTConfig(8, 4, 1, 10, width=8, depth=1, heads=2, mlp_width=8),
-                     Recipe("digits", epochs=3, batch_size=32), micro_batch=16)
+CONFIG = TrainConfig(
+    "digits",
+    ViTConfig(8, 4, 1, 10, width=8, depth=1, heads=2, mlp_width=8),
+    Recipe("digits", epochs=3, batch_size=32),
+    micro_batch=16,
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +36,28 @@ def cells(line):
 
 
 def test_a_table_of_what_differs_and_what_came_out(runs):
-    table = {cells(line)[0]: cells(line)[1:] for line in compare([runs / "a", runs / "b"]).splitlines()[1:]}
+    table = {
+        cells(line)[0]: cells(line)[1:]
+        for line in compare([runs / "a", runs / "b"]).splitlines()[1:]
+    }
     assert table["lr"] == ["0.002", "0.01"]
     assert table["val"] == ["0.0", "0.2"]
-    assert "seed" not in table                        # the same in both
+    assert "seed" not in table  # the same in both
     a, b = read_metrics(runs / "a"), read_metrics(runs / "b")
     assert table["epochs done"] == ["3 of 3", "3 of 3"]
     assert table["last train loss"] == [f"{a[-1]['train_loss']:.4f}", f"{b[-1]['train_loss']:.4f}"]
-    assert table["last test accuracy"] == [f"{a[-1]['test_accuracy']:.2%}", f"{b[-1]['test_accuracy']:.2%}"]
+    assert table["last test accuracy"] == [
+        f"{a[-1]['test_accuracy']:.2%}",
+        f"{b[-1]['test_accuracy']:.2%}",
+    ]
     best = max(b, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     assert table["best validation accuracy"] == ["-", f"{best['val_accuracy']:.2%}"]
     peak = max(a, key=lambda row: row["test_accuracy"])
     assert table["best epoch"] == [f"{peak['epoch']} by test set", f"{best['epoch']} by validation"]
-    assert table["its test accuracy"] == [f"{peak['test_accuracy']:.2%}", f"{best['test_accuracy']:.2%}"]
+    assert table["its test accuracy"] == [
+        f"{peak['test_accuracy']:.2%}",
+        f"{best['test_accuracy']:.2%}",
+    ]
     speeds = sorted(row["images_per_second"] for row in a)
     assert table["images/s, median"][0] == f"{speeds[1]:,.0f}"
 
@@ -63,13 +76,23 @@ def test_a_run_without_an_epoch_or_no_run_gets_one_line(runs, tmp_path):
         compare([tmp_path])
 
 
-@pytest.mark.parametrize("change", [
-    lambda row: row.pop("train_loss"), lambda row: row.update(test_accuracy=None), lambda row: row.update(lr="x"),
-    lambda row: row.pop("val_accuracy"), lambda row: row.update(extra=1), lambda row: row.update(test_loss=float("nan"))])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: row.pop("train_loss"),
+        lambda row: row.update(test_accuracy=None),
+        lambda row: row.update(lr="x"),
+        lambda row: row.pop("val_accuracy"),
+        lambda row: row.update(extra=1),
+        lambda row: row.update(test_loss=float("nan")),
+    ],
+)
 def test_rows_that_are_none_get_one_line(runs, tmp_path, change):
     shutil.copytree(runs / "b", tmp_path / "c")
     rows = read_metrics(tmp_path / "c")
     change(rows[1])
     (tmp_path / "c" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UserError, match=r"metrics.jsonl is damaged: its line 2 is not the row of epoch 2"):
+    with pytest.raises(
+        UserError, match=r"metrics.jsonl is damaged: its line 2 is not the row of epoch 2"
+    ):
         compare([tmp_path / "c"])

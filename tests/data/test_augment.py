@@ -7,15 +7,28 @@ from numpyvit.data import affine, compose, cutmix, erase, flip, mixup, one_of, r
 from numpyvit.data.augment import box, warp
 from numpyvit.testing import seeds
 
-STEPS = {"shift": shift(2), "flip": flip(), "affine": affine(20, 0.2, 1.5, 0.3), "erase": erase(0.5),
-         "randaugment": randaugment(2, 9), "all": compose(flip(), shift(1), affine(5), randaugment(1, 5), erase(0.3))}
+STEPS = {
+    "shift": shift(2),
+    "flip": flip(),
+    "affine": affine(20, 0.2, 1.5, 0.3),
+    "erase": erase(0.5),
+    "randaugment": randaugment(2, 9),
+    "all": compose(flip(), shift(1), affine(5), randaugment(1, 5), erase(0.3)),
+}
 
 
 def draw(seed, B=6, H=5, W=4, C=2):
     return np.random.default_rng(seed).integers(0, 256, (B, H, W, C), np.uint8)
 
 
-@given(st.sampled_from(list(STEPS)), st.integers(0, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), seeds)
+@given(
+    st.sampled_from(list(STEPS)),
+    st.integers(0, 4),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    seeds,
+)
 def test_seeded_and_pure(name, B, H, W, C, seed):
     images = draw(seed, B, H, W, C)
     images.flags.writeable = False
@@ -58,7 +71,9 @@ def interpolated(image, y, x):
 
     i, j = int(np.floor(y)), int(np.floor(x))
     fy, fx = y - i, x - j
-    return (at(i, j) * (1 - fx) + at(i, j + 1) * fx) * (1 - fy) + (at(i + 1, j) * (1 - fx) + at(i + 1, j + 1) * fx) * fy
+    return (at(i, j) * (1 - fx) + at(i, j + 1) * fx) * (1 - fy) + (
+        at(i + 1, j) * (1 - fx) + at(i + 1, j + 1) * fx
+    ) * fy
 
 
 @given(seeds)
@@ -74,9 +89,16 @@ def test_affine_image_by_image(seed):
         for i in range(H):
             for j in range(W):
                 y, x = i - (H - 1) / 2, j - (W - 1) / 2
-                sy, sx = (np.cos(angle) * y - np.sin(angle) * x) / factor, (np.sin(angle) * y + np.cos(angle) * x) / factor
+                sy, sx = (
+                    (np.cos(angle) * y - np.sin(angle) * x) / factor,
+                    (np.sin(angle) * y + np.cos(angle) * x) / factor,
+                )
                 sx += shear * slant * sy
-                wanted = interpolated(images[b, ..., 0], sy + pixels * up + (H - 1) / 2, sx + pixels * left + (W - 1) / 2)
+                wanted = interpolated(
+                    images[b, ..., 0],
+                    sy + pixels * up + (H - 1) / 2,
+                    sx + pixels * left + (W - 1) / 2,
+                )
                 assert abs(float(result[b, i, j, 0]) - wanted) <= 0.51
 
 
@@ -113,7 +135,9 @@ def test_box_image_by_image(seed):
     for b in range(20):
         for y in range(7):
             for x in range(6):
-                assert inside[b, y, x] == (top[b] <= y < top[b] + height[b] and left[b] <= x < left[b] + width[b])
+                assert inside[b, y, x] == (
+                    top[b] <= y < top[b] + height[b] and left[b] <= x < left[b] + width[b]
+                )
 
 
 @given(seeds)
@@ -127,12 +151,13 @@ def test_erase_puts_noise_in_one_rectangle_of_the_promised_size(seed):
         rows, columns = np.flatnonzero(t.any(1)), np.flatnonzero(t.any(0))
         area = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
         assert 0.005 * t.size < area <= 0.42 * t.size
-        inside = t[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-        assert inside.mean() > 0.9                    # some noise is 77 in all three channels, hardly any
+        inside = t[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert inside.mean() > 0.9  # some noise is 77 in all three channels, hardly any
     assert max(t.sum() for t in hit) > 0.2 * 32 * 24
 
 
 # Mixing
+
 
 def one_hot(labels, K=4):
     return np.eye(K, dtype=np.float32)[labels]
@@ -140,7 +165,11 @@ def one_hot(labels, K=4):
 
 @given(st.sampled_from(["mixup", "cutmix", "one of"]), st.floats(0.1, 2), st.integers(1, 6), seeds)
 def test_mixed_targets_sum_to_one_and_nothing_is_written_to(name, alpha, B, seed):
-    mix = {"mixup": mixup(alpha), "cutmix": cutmix(alpha), "one of": one_of(mixup(alpha), cutmix(alpha))}[name]
+    mix = {
+        "mixup": mixup(alpha),
+        "cutmix": cutmix(alpha),
+        "one of": one_of(mixup(alpha), cutmix(alpha)),
+    }[name]
     images, targets = draw(seed, B), one_hot(np.arange(B) % 4)
     images.flags.writeable = targets.flags.writeable = False
     (a, t), (b, u) = (mix(images, targets, np.random.default_rng(seed)) for _ in range(2))
@@ -161,7 +190,9 @@ def test_mixup_image_by_image(seed):
     for b in range(6):
         wanted = share[b] * images[b] + (1 - share[b]) * images[partner[b]]
         assert np.abs(mixed[b] - wanted).max() <= 0.51
-        assert np.allclose(t[b], share[b] * targets[b] + (1 - share[b]) * targets[partner[b]], atol=1e-6)
+        assert np.allclose(
+            t[b], share[b] * targets[b] + (1 - share[b]) * targets[partner[b]], atol=1e-6
+        )
 
 
 @given(seeds)
@@ -177,9 +208,9 @@ def test_cutmix_weighs_the_targets_by_the_areas(seed):
             continue
         assert set(np.unique(mixed[b])) <= {b, partner[b]}
         assert t[b, partner[b]] == pytest.approx(other.mean(), abs=1e-6)
-        if other.any():                               # one rectangle around the place that was drawn
+        if other.any():  # one rectangle around the place that was drawn
             rows, columns = np.flatnonzero(other.any(1)), np.flatnonzero(other.any(0))
-            assert other[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].all()
+            assert other[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
             assert len(rows) <= 12 * np.sqrt(1 - share[b]) + 1
             assert rows[0] - 1 <= 12 * y[b] <= rows[-1] + 2
             assert columns[0] - 1 <= 10 * x[b] <= columns[-1] + 2
@@ -188,5 +219,8 @@ def test_cutmix_weighs_the_targets_by_the_areas(seed):
 def test_one_of_uses_each():
     images, targets = draw(0), one_hot(np.arange(6) % 4)
     marks = [lambda i, t, rng, m=m: (i, t + m) for m in (1, 2)]
-    seen = {float(one_of(*marks)(images, targets, np.random.default_rng(seed))[1].min()) for seed in range(20)}
+    seen = {
+        float(one_of(*marks)(images, targets, np.random.default_rng(seed))[1].min())
+        for seed in range(20)
+    }
     assert seen == {1.0, 2.0}

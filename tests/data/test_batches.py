@@ -30,7 +30,9 @@ def draw(n):
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 3), seeds)
 def test_every_image_once_an_epoch_with_its_label(n, size, epochs, seed):
     data = draw(n)
-    key = {float(v): i for i, v in enumerate(normalise(data.images, data.mean, data.std)[:, 0, 0, 0])}
+    key = {
+        float(v): i for i, v in enumerate(normalise(data.images, data.mean, data.std)[:, 0, 0, 0])
+    }
     seen = []
     for images, labels in batches(data, size, epochs, seed):
         index = [key[float(v)] for v in images[:, 0, 0, 0]]
@@ -39,14 +41,21 @@ def test_every_image_once_an_epoch_with_its_label(n, size, epochs, seed):
         seen.append(index)
     assert len(seen) == epochs * steps_per_epoch(n, size)
     for e in range(epochs):
-        epoch = [i for index in seen[e * len(seen) // epochs:(e + 1) * len(seen) // epochs] for i in index]
+        epoch = [
+            i
+            for index in seen[e * len(seen) // epochs : (e + 1) * len(seen) // epochs]
+            for i in index
+        ]
         assert sorted(epoch) == list(range(n))
 
 
 @given(st.integers(1, 20), st.integers(1, 8), st.integers(0, 30), seeds)
 def test_batch_number_n_is_the_same_however_one_got_there(n, size, start, seed):
     data = draw(n)
-    how = {"augment": compose(shift(1), randaugment(2), erase(0.5)), "mix": one_of(mixup(0.5), cutmix(1.0))}
+    how = {
+        "augment": compose(shift(1), randaugment(2), erase(0.5)),
+        "mix": one_of(mixup(0.5), cutmix(1.0)),
+    }
     whole = list(batches(data, size, 3, seed, **how))
     rest = list(batches(data, size, 3, seed, **how, start_step=start))
     assert len(rest) == max(len(whole) - start, 0)
@@ -57,7 +66,11 @@ def test_batch_number_n_is_the_same_however_one_got_there(n, size, start, seed):
 
 def test_epochs_differ_and_seeds_differ():
     data = draw(40)
-    orders = {tuple(images[:, 0, 0, 0].tolist()) for seed in (0, 1) for images, _ in batches(data, 40, 2, seed)}
+    orders = {
+        tuple(images[:, 0, 0, 0].tolist())
+        for seed in (0, 1)
+        for images, _ in batches(data, 40, 2, seed)
+    }
     assert len(orders) == 4
 
 
@@ -68,8 +81,10 @@ def test_a_batch_of_nothing_is_refused():
 
 def test_mixing_comes_after_augmentation_and_makes_targets_of_labels():
     data = draw(10)
-    (images, targets), = batches(data, 10, seed=3, mix=lambda images, targets, rng: (images[::-1], 0.5 * targets))
-    (plain, labels), = batches(data, 10, seed=3)
+    ((images, targets),) = batches(
+        data, 10, seed=3, mix=lambda images, targets, rng: (images[::-1], 0.5 * targets)
+    )
+    ((plain, labels),) = batches(data, 10, seed=3)
     assert np.array_equal(images, plain[::-1])
     assert np.array_equal(targets, 0.5 * np.eye(3)[labels])
     assert targets.dtype == np.float32

@@ -11,8 +11,12 @@ from numpyvit.testing import seeds
 
 def draw(n, seed, channels=2, classes=3):
     rng = np.random.default_rng(seed)
-    return make_dataset("some", rng.integers(0, 256, (n, 4, 3, channels), np.uint8), rng.integers(0, classes, n),
-                        tuple(map(str, range(classes))))
+    return make_dataset(
+        "some",
+        rng.integers(0, 256, (n, 4, 3, channels), np.uint8),
+        rng.integers(0, classes, n),
+        tuple(map(str, range(classes))),
+    )
 
 
 @given(st.integers(2, 50), st.integers(1, 3), seeds)
@@ -37,7 +41,9 @@ def test_holding_out_takes_the_share_of_each_class(n, fraction, seed):
     assert len(rest) + len(held) == n
     for k in range(3):
         of_class = np.sum(data.labels == k)
-        assert np.sum(held.labels == k) == min(round(fraction * of_class), of_class - 1)     # one at least stays
+        assert np.sum(held.labels == k) == min(
+            round(fraction * of_class), of_class - 1
+        )  # one at least stays
     everything = sorted(map(bytes, np.concatenate([rest.images, held.images]).reshape(n, -1)))
     assert everything == sorted(map(bytes, data.images.reshape(n, -1)))
     again = hold_out(data, fraction, seed)[1]
@@ -50,11 +56,14 @@ def test_impossible_fractions_are_refused(fraction):
         hold_out(draw(20, 0), fraction)
 
 
-@pytest.mark.parametrize(("images", "labels", "message"), [
-    (np.zeros((3, 2, 2, 1), np.uint8), [0, 1], "3 images but 2 labels"),
-    (np.zeros((0, 2, 2, 1), np.uint8), [], "no images"),
-    (np.zeros((2, 2, 2, 1), np.uint8), [0, 5], "labels go from 0 to 5, wanted 0 to 1"),
-])
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((3, 2, 2, 1), np.uint8), [0, 1], "3 images but 2 labels"),
+        (np.zeros((0, 2, 2, 1), np.uint8), [], "no images"),
+        (np.zeros((2, 2, 2, 1), np.uint8), [0, 5], "labels go from 0 to 5, wanted 0 to 1"),
+    ],
+)
 def test_parts_that_do_not_fit_are_refused(images, labels, message):
     with pytest.raises(UserError, match=message):
         make_dataset("some", images, np.array(labels, int), ("a", "b"))

@@ -27,8 +27,13 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.asked = [], []              # what to do with each request in turn; the ranges asked for
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        self.script, self.asked = (
+            [],
+            [],
+        )  # what to do with each request in turn; the ranges asked for
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
 
     def handle_error(self, request, client_address):
         """A client that went away is no error here."""
@@ -43,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(asked)
         start = int(asked.removeprefix("bytes=").removesuffix("-") or 0)
         script = self.server.script
-        how = script.pop(0) if len(script) > 1 else script[0]            # the last one goes on for ever
+        how = script.pop(0) if len(script) > 1 else script[0]  # the last one goes on for ever
         getattr(self, how.partition(" ")[0])(start, *map(int, how.split()[1:]))
 
     def head(self, code, **fields):
@@ -55,7 +60,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def part(self, start, body=CONTENT, length=None):
         length = len(body) - start if length is None else length
         if start:
-            self.head(206, Content_Length=length, Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.head(
+                206,
+                Content_Length=length,
+                Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}",
+            )
         else:
             self.head(200, Content_Length=length)
 
@@ -73,7 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def cut(self, start, after):
         self.part(start)
-        self.wfile.write(CONTENT[start:start + after])
+        self.wfile.write(CONTENT[start : start + after])
 
     def no_length_cut(self, start, after):
         self.head(200)
@@ -81,8 +90,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def reset(self, start):
         self.part(start)
-        self.wfile.write(CONTENT[start:start + 1000])
-        self.connection.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")           # SO_LINGER of 0: the client sees a reset
+        self.wfile.write(CONTENT[start : start + 1000])
+        self.connection.setsockopt(
+            1, 13, b"\1\0\0\0\0\0\0\0"
+        )  # SO_LINGER of 0: the client sees a reset
         self.connection.close()
 
     def hang_up(self, start):
@@ -90,14 +101,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def stall(self, start):
         self.part(start)
-        self.wfile.write(CONTENT[start:start + 1000])
+        self.wfile.write(CONTENT[start : start + 1000])
         self.wfile.flush()
         time.sleep(3)
 
     def drip(self, start):
         self.part(start)
         for i in range(start, start + 300):
-            self.wfile.write(CONTENT[i:i + 1])
+            self.wfile.write(CONTENT[i : i + 1])
             time.sleep(0.01)
 
     def silent(self, start):
@@ -126,7 +137,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(bytes(len(CONTENT) - start))
 
     def wrong_part(self, start):
-        self.head(206, Content_Length=len(CONTENT) - start, Content_Range=f"bytes 7-{len(CONTENT)}/{len(CONTENT)}")
+        self.head(
+            206,
+            Content_Length=len(CONTENT) - start,
+            Content_Range=f"bytes 7-{len(CONTENT)}/{len(CONTENT)}",
+        )
         self.wfile.write(CONTENT[start:])
 
     def page(self, start):
@@ -165,7 +180,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.protocol_version = "HTTP/1.1"
         self.head(200, Transfer_Encoding="chunked")
         for i in range(0, len(CONTENT), 60_000):
-            self.wfile.write(f"{len(CONTENT[i:i + 60_000]):x}\r\n".encode() + CONTENT[i:i + 60_000] + b"\r\n")
+            self.wfile.write(
+                f"{len(CONTENT[i : i + 60_000]):x}\r\n".encode() + CONTENT[i : i + 60_000] + b"\r\n"
+            )
         self.wfile.write(b"0\r\n\r\n")
 
     def long_length(self, start):
@@ -200,7 +217,7 @@ def server(monkeypatch):
     for one in servers:
         one.shutdown()
         one.server_close()
-    gc.collect()                                      # here, and not in another test
+    gc.collect()  # here, and not in another test
 
 
 def get(tmp_path, *urls):
@@ -211,17 +228,45 @@ def get(tmp_path, *urls):
 
 def whole(tmp_path):
     folder = tmp_path / "in"
-    return [p.name for p in folder.iterdir()] == ["file.gz"] and (folder / "file.gz").read_bytes() == CONTENT
+    return [p.name for p in folder.iterdir()] == ["file.gz"] and (
+        folder / "file.gz"
+    ).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("script", [
-    ("good",), ("no_ranges",), ("no_length",), ("away", "good"), ("status 503", "good"), ("busy 0", "busy 0", "good"),
-    ("status 429", "status 500", "good"), ("cut 100000", "good"), ("cut 100", "cut 100", "cut 0", "good"),
-    ("cut 100000", "no_ranges"), ("no_length_cut 200000", "good"), ("no_length_cut 200000", "no_length"),
-    ("reset", "reset", "good"), ("hang_up", "good"), ("stall", "good"), ("drip", "good"), ("silent", "good"),
-    ("cut 10", "status 416", "good"), ("page", "good"), ("chunked",), ("chunked_page", "good"), ("chunked_drip", "good"),
-    ("long_length", "good"), ("to_nowhere", "good"), ("cut 200000", "no_length_cut 10", "good"),
-    ("zeros_cut", "good"), ("nonsense", "good"), ("long_line", "good"), ("slow_head", "good")])
+@pytest.mark.parametrize(
+    "script",
+    [
+        ("good",),
+        ("no_ranges",),
+        ("no_length",),
+        ("away", "good"),
+        ("status 503", "good"),
+        ("busy 0", "busy 0", "good"),
+        ("status 429", "status 500", "good"),
+        ("cut 100000", "good"),
+        ("cut 100", "cut 100", "cut 0", "good"),
+        ("cut 100000", "no_ranges"),
+        ("no_length_cut 200000", "good"),
+        ("no_length_cut 200000", "no_length"),
+        ("reset", "reset", "good"),
+        ("hang_up", "good"),
+        ("stall", "good"),
+        ("drip", "good"),
+        ("silent", "good"),
+        ("cut 10", "status 416", "good"),
+        ("page", "good"),
+        ("chunked",),
+        ("chunked_page", "good"),
+        ("chunked_drip", "good"),
+        ("long_length", "good"),
+        ("to_nowhere", "good"),
+        ("cut 200000", "no_length_cut 10", "good"),
+        ("zeros_cut", "good"),
+        ("nonsense", "good"),
+        ("long_line", "good"),
+        ("slow_head", "good"),
+    ],
+)
 def test_what_can_be_got_is_got(tmp_path, server, script):
     _, url = server(*script)
     get(tmp_path, url)
@@ -242,8 +287,20 @@ def test_a_connection_that_is_cut_often_but_gets_on_is_not_given_up(tmp_path, se
     assert whole(tmp_path)
 
 
-@pytest.mark.parametrize("how", [
-    "status 404", "status 403", "status 410", "wrong", "shorter", "longer", "endless", "file", "status 400"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "status 404",
+        "status 403",
+        "status 410",
+        "wrong",
+        "shorter",
+        "longer",
+        "endless",
+        "file",
+        "status 400",
+    ],
+)
 def test_a_host_that_does_not_have_it_is_left_at_once_for_the_mirror(tmp_path, server, how):
     (bad, bad_url), (_, good_url) = server(how), server("good")
     get(tmp_path, bad_url, good_url)
@@ -251,21 +308,35 @@ def test_a_host_that_does_not_have_it_is_left_at_once_for_the_mirror(tmp_path, s
     assert len(bad.asked) == 1
 
 
-@pytest.mark.parametrize(("script", "message"), [
-    (("status 404",), "it answers 404 Not Found"), (("status 503",), "it answers 503 Service Unavailable"),
-    (("wrong",), "it sends another file than that of SHA-256"), (("stall",), "timed out"), (("drip",), "sent"),
-    (("hang_up",), r"closed connection"), (("cut 0",), "the connection was cut after 0 of 300,000 bytes"),
-    (("longer",), "it offers 1,000,000,000,000 bytes, not 300,000"), (("endless",), "it sends more than 300,000 bytes"),
-    (("cut 5", "wrong_part"), "it sends another part than it was asked for"), (("away",), "redirect"),
-    (("file",), "not allowed"), (("slow_head",), "timed out"), (("page", "page", "status 404"), "404")])
-def test_what_cannot_be_got_ends_with_one_line_and_never_reaches_the_cache(tmp_path, server, script, message):
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (("status 404",), "it answers 404 Not Found"),
+        (("status 503",), "it answers 503 Service Unavailable"),
+        (("wrong",), "it sends another file than that of SHA-256"),
+        (("stall",), "timed out"),
+        (("drip",), "sent"),
+        (("hang_up",), r"closed connection"),
+        (("cut 0",), "the connection was cut after 0 of 300,000 bytes"),
+        (("longer",), "it offers 1,000,000,000,000 bytes, not 300,000"),
+        (("endless",), "it sends more than 300,000 bytes"),
+        (("cut 5", "wrong_part"), "it sends another part than it was asked for"),
+        (("away",), "redirect"),
+        (("file",), "not allowed"),
+        (("slow_head",), "timed out"),
+        (("page", "page", "status 404"), "404"),
+    ],
+)
+def test_what_cannot_be_got_ends_with_one_line_and_never_reaches_the_cache(
+    tmp_path, server, script, message
+):
     _, url = server(*script)
     with pytest.raises(UserError, match=message) as error:
         get(tmp_path, url)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("file.gz could not be fetched (127.0.0.1:")
     assert not (tmp_path / "in" / "file.gz").exists()
-    parts = list((tmp_path / "in").iterdir())         # none that is empty
+    parts = list((tmp_path / "in").iterdir())  # none that is empty
     assert [p.name for p in parts] in ([], ["file.gz.part"])
     assert all(0 < p.stat().st_size <= len(CONTENT) + (1 << 17) for p in parts)
 
@@ -305,13 +376,15 @@ def test_what_is_all_there_but_for_its_name_is_not_fetched_again(tmp_path, serve
 def test_no_network(tmp_path, server, monkeypatch):
     monkeypatch.setattr(fetching, "WAITS", (60.0,))
     with pytest.raises(UserError, match=r"nowhere\.invalid: "):
-        get(tmp_path, "http://nowhere.invalid/file")             # at once
+        get(tmp_path, "http://nowhere.invalid/file")  # at once
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, server):
     _, url = server("good")
     (tmp_path / "in").write_text("I am a file")
-    with pytest.raises(UserError, match=r"could not be written \(.*choose a folder that can be written to"):
+    with pytest.raises(
+        UserError, match=r"could not be written \(.*choose a folder that can be written to"
+    ):
         get(tmp_path, url)
     assert (tmp_path / "in").read_text() == "I am a file"
 
@@ -334,9 +407,12 @@ def test_what_has_come_is_kept_where_a_host_begins_at_the_beginning(tmp_path, se
 def test_two_at_once(tmp_path, server):
     _, url = server("good")
     (tmp_path / "in").mkdir()
-    with (open(tmp_path / "in" / "file.gz.part", "ab") as f, fetching.held(f, "no"),
-          pytest.raises(UserError, match="is being fetched by another process: wait for it")):
+    with (
+        open(tmp_path / "in" / "file.gz.part", "ab") as f,
+        fetching.held(f, "no"),
+        pytest.raises(UserError, match="is being fetched by another process: wait for it"),
+    ):
         get(tmp_path, url)
-    assert (tmp_path / "in" / "file.gz.part").exists()                   # it was the other one's
+    assert (tmp_path / "in" / "file.gz.part").exists()  # it was the other one's
     get(tmp_path, url)
     assert whole(tmp_path)

@@ -32,7 +32,9 @@ def test_a_folder_by_class(tmp_path):
     assert train.images.shape[1:] == (16, 20, 3)
     assert (train.images[train.labels == 1].mean((0, 1, 2)) > 200).tolist() == [True, False, False]
     assert np.bincount(test.labels).tolist() == [3, 3]
-    assert said == [f"{tmp_path}: 1 things that are no pictures are passed over, {tmp_path / 'red' / 'notes.txt'} for one"]
+    assert said == [
+        f"{tmp_path}: 1 things that are no pictures are passed over, {tmp_path / 'red' / 'notes.txt'} for one"
+    ]
     assert np.array_equal(train.mean, data.dataset.moments(train.images)[0])
     again = folder(tmp_path, (16, 20), 0.3, silent)
     assert np.array_equal(again[1].images, test.images)
@@ -77,7 +79,7 @@ def test_folders_of_many_names(tmp_path):
     train, test = folder(tmp_path, (8, 8), say=said.append)
     assert (len(train), len(test)) == (4, 4)
     assert "val passed over: only" in said[0]
-    for name in ("car", "plane", "train"):            # vehicles
+    for name in ("car", "plane", "train"):  # vehicles
         for i in range(5):
             picture(tmp_path / "vehicles" / name / f"{i}.png")
     train, test = folder(tmp_path / "vehicles", (8, 8))
@@ -96,17 +98,36 @@ def test_many_files_are_listed_in_no_time(tmp_path):
     assert time.perf_counter() - began < 1.5
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda p: None, "holds 0 folders of pictures: wanted one for each class, two at least"),
-    (lambda p: picture(p / "a" / "1.png"), "holds 1 folders of pictures"),
-    (lambda p: picture(p / "1.png"), "holds 0 folders of pictures"),
-    (lambda p: (picture(p / "a" / "1.png"), (p / "b").mkdir()), "b holds no pictures: wanted a folder for each class"),
-    (lambda p: [picture(p / part / "1.png") for part in ("train/a", "train/b", "test/a", "test/c")],
-     "has a folder 'c', which .*train has not"),
-    (lambda p: [picture(p / part / "1.png") for part in ("train/a", "train/b")], "leaves one part empty"),
-    (lambda p: (picture(p / "a" / "1.png"), picture(p / "b" / "1.png"), (p / "b" / "2.png").write_bytes(b"\x89PNG")),
-     r"2.png cannot be read as an image \(its format is unknown, or its beginning damaged\)"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "holds 0 folders of pictures: wanted one for each class, two at least"),
+        (lambda p: picture(p / "a" / "1.png"), "holds 1 folders of pictures"),
+        (lambda p: picture(p / "1.png"), "holds 0 folders of pictures"),
+        (
+            lambda p: (picture(p / "a" / "1.png"), (p / "b").mkdir()),
+            "b holds no pictures: wanted a folder for each class",
+        ),
+        (
+            lambda p: [
+                picture(p / part / "1.png") for part in ("train/a", "train/b", "test/a", "test/c")
+            ],
+            "has a folder 'c', which .*train has not",
+        ),
+        (
+            lambda p: [picture(p / part / "1.png") for part in ("train/a", "train/b")],
+            "leaves one part empty",
+        ),
+        (
+            lambda p: (
+                picture(p / "a" / "1.png"),
+                picture(p / "b" / "1.png"),
+                (p / "b" / "2.png").write_bytes(b"\x89PNG"),
+            ),
+            r"2.png cannot be read as an image \(its format is unknown, or its beginning damaged\)",
+        ),
+    ],
+)
 def test_folders_of_another_order_get_one_line(tmp_path, make, message):
     make(tmp_path)
     with pytest.raises(UserError, match=message) as error:
@@ -118,8 +139,12 @@ def test_postscript_is_not_run(tmp_path):
     """Pillow would hand it to Ghostscript, a program that runs it."""
     picture(tmp_path / "a" / "1.png")
     picture(tmp_path / "b" / "1.png")
-    (tmp_path / "b" / "2.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
-    with pytest.raises(UserError, match=r"2.png cannot be read as an image \(its format is unknown"):
+    (tmp_path / "b" / "2.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    )
+    with pytest.raises(
+        UserError, match=r"2.png cannot be read as an image \(its format is unknown"
+    ):
         folder(tmp_path, (8, 8))
     shutil.move(tmp_path / "b" / "2.png", tmp_path / "b" / "2.eps")
     said = []
@@ -131,7 +156,11 @@ def test_postscript_is_not_run(tmp_path):
 
 def arrays(n=20, **changes):
     rng = np.random.default_rng(0)
-    return {"images": rng.integers(0, 256, (n, 8, 6, 3), np.uint8), "labels": np.arange(n) % 4, **changes}
+    return {
+        "images": rng.integers(0, 256, (n, 8, 6, 3), np.uint8),
+        "labels": np.arange(n) % 4,
+        **changes,
+    }
 
 
 def test_an_npz(tmp_path):
@@ -139,8 +168,13 @@ def test_an_npz(tmp_path):
     np.savez_compressed(path, **arrays(classes=np.array(list("abcd"))))
     train, test = npz(path, 0.25)
     assert (train.name, train.classes, len(train), len(test)) == ("mine", tuple("abcd"), 16, 4)
-    np.savez(path, x_train=arrays()["images"][..., 0], y_train=arrays()["labels"][:, None].astype(np.uint8),
-             x_test=arrays(5)["images"][..., 0], y_test=arrays(5)["labels"])
+    np.savez(
+        path,
+        x_train=arrays()["images"][..., 0],
+        y_train=arrays()["labels"][:, None].astype(np.uint8),
+        x_test=arrays(5)["images"][..., 0],
+        y_test=arrays(5)["labels"],
+    )
     train, test = data.load(str(path))
     assert train.images.shape == (20, 8, 6, 1)
     assert test.labels.tolist() == [0, 1, 2, 3, 0]
@@ -148,28 +182,55 @@ def test_an_npz(tmp_path):
     assert np.array_equal(test.mean, train.mean)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ({"pictures": np.zeros(3)}, "holds pictures: wanted arrays called images and labels"),
-    (arrays(images=np.zeros((20, 8, 6))), r"images are float64, wanted uint8, 0 to 255: np.round\(255"),
-    (arrays(images=np.zeros((20, 8, 6), np.int32)), "images are int32, wanted uint8, 0 to 255: as uint8"),
-    (arrays(images=np.zeros((20, 48), np.uint8)), r"images have shape \(20, 48\), wanted \(n, H, W\)"),
-    (arrays(images=np.zeros((20, 3, 32, 32), np.uint8)), "look channels-first"),
-    (arrays(images=np.zeros((0, 8, 8, 3), np.uint8)), "no images"),
-    (arrays(images=np.zeros((20, 8, 0, 3), np.uint8)), "images have shape"),
-    (arrays(labels=np.arange(19) % 4), "20 images but 19 labels"),
-    (arrays(labels=np.arange(20) % 4 - 1), "labels go from -1 to 2"),
-    (arrays(labels=np.zeros(20)), "labels are float64 of shape"),
-    (arrays(labels=np.eye(20, 4, dtype=int)), r"labels are int64 of shape \(20, 4\), wanted whole numbers"),
-    (arrays(classes=np.array(["a", "b"])), "labels go from 0 to 3, wanted 0 to 1"),
-    (arrays(classes=np.arange(4)), "classes must be an array of strings"),
-    (arrays(test_images=np.zeros((3, 8, 6, 3), np.uint8)), "only one of test_images and test_labels is there"),
-    (arrays(test_images=np.zeros((3, 8, 8, 3), np.uint8), test_labels=np.zeros(3, int)), r"test images are \(8, 8, 3\)"),
-    (arrays(test_images=np.zeros((3, 8, 6, 3), np.uint8), test_labels=np.full(3, 7)), "labels go from 7 to 7"),
-    (arrays(images=np.array([None] * 20)), "unpickling can run code"),
-    (arrays(labels=np.array([0, 30_000_000] * 10)), "labels go up to 30000000, of 20 images"),
-    (arrays(labels=np.zeros(20, int)), "the classes are 0: wanted two at least, of different names"),
-    (arrays(classes=np.array(list("abca"))), "wanted two at least, of different names"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"pictures": np.zeros(3)}, "holds pictures: wanted arrays called images and labels"),
+        (
+            arrays(images=np.zeros((20, 8, 6))),
+            r"images are float64, wanted uint8, 0 to 255: np.round\(255",
+        ),
+        (
+            arrays(images=np.zeros((20, 8, 6), np.int32)),
+            "images are int32, wanted uint8, 0 to 255: as uint8",
+        ),
+        (
+            arrays(images=np.zeros((20, 48), np.uint8)),
+            r"images have shape \(20, 48\), wanted \(n, H, W\)",
+        ),
+        (arrays(images=np.zeros((20, 3, 32, 32), np.uint8)), "look channels-first"),
+        (arrays(images=np.zeros((0, 8, 8, 3), np.uint8)), "no images"),
+        (arrays(images=np.zeros((20, 8, 0, 3), np.uint8)), "images have shape"),
+        (arrays(labels=np.arange(19) % 4), "20 images but 19 labels"),
+        (arrays(labels=np.arange(20) % 4 - 1), "labels go from -1 to 2"),
+        (arrays(labels=np.zeros(20)), "labels are float64 of shape"),
+        (
+            arrays(labels=np.eye(20, 4, dtype=int)),
+            r"labels are int64 of shape \(20, 4\), wanted whole numbers",
+        ),
+        (arrays(classes=np.array(["a", "b"])), "labels go from 0 to 3, wanted 0 to 1"),
+        (arrays(classes=np.arange(4)), "classes must be an array of strings"),
+        (
+            arrays(test_images=np.zeros((3, 8, 6, 3), np.uint8)),
+            "only one of test_images and test_labels is there",
+        ),
+        (
+            arrays(test_images=np.zeros((3, 8, 8, 3), np.uint8), test_labels=np.zeros(3, int)),
+            r"test images are \(8, 8, 3\)",
+        ),
+        (
+            arrays(test_images=np.zeros((3, 8, 6, 3), np.uint8), test_labels=np.full(3, 7)),
+            "labels go from 7 to 7",
+        ),
+        (arrays(images=np.array([None] * 20)), "unpickling can run code"),
+        (arrays(labels=np.array([0, 30_000_000] * 10)), "labels go up to 30000000, of 20 images"),
+        (
+            arrays(labels=np.zeros(20, int)),
+            "the classes are 0: wanted two at least, of different names",
+        ),
+        (arrays(classes=np.array(list("abca"))), "wanted two at least, of different names"),
+    ],
+)
 def test_an_npz_of_something_else_gets_one_line(tmp_path, content, message):
     path = tmp_path / "mine.npz"
     np.savez(path, **content)
@@ -188,7 +249,7 @@ def test_your_own_arrays():
 def test_a_picture_that_promises_more_than_its_bytes_can_mean(tmp_path):
     Image.new("P", (300, 300)).save(tmp_path / "x.gif")
     broken = bytearray((tmp_path / "x.gif").read_bytes())
-    broken[6:10] = b"\x2c\x31\x2c\x31"                # its screen: 12588 x 12588
+    broken[6:10] = b"\x2c\x31\x2c\x31"  # its screen: 12588 x 12588
     (tmp_path / "x.gif").write_bytes(broken)
     with pytest.raises(UserError, match=r"12,588x12,588 pixels in [\d,]+ bytes: it is damaged"):
         data.read_picture(tmp_path / "x.gif", (8, 8))
@@ -201,8 +262,11 @@ def test_a_picture_that_promises_more_than_its_bytes_can_mean(tmp_path):
 def test_a_large_picture_in_bands_is_what_it_is_as_a_whole(mode, size, monkeypatch):
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, size[::-1], np.uint8)
-    whole = {"I;16": lambda: Image.fromarray(grey * np.uint16(200)), "F": lambda: Image.fromarray(grey / np.float32(300)),
-             "P": lambda: Image.fromarray(grey).quantize(200)}.get(mode, lambda: Image.fromarray(grey).convert(mode))()
+    whole = {
+        "I;16": lambda: Image.fromarray(grey * np.uint16(200)),
+        "F": lambda: Image.fromarray(grey / np.float32(300)),
+        "P": lambda: Image.fromarray(grey).quantize(200),
+    }.get(mode, lambda: Image.fromarray(grey).convert(mode))()
     for to in ("L", "RGB"):
         top = image.top_grey(whole)
         by = max(1, min(size) // 32)

@@ -51,11 +51,22 @@ def test_colours_as_pillow_has_them(operation, C, seed):
         assert np.mean(off != 0) <= 0.01
 
 
-@pytest.mark.parametrize(("kind", "meaning"), [
-    (0, lambda y, x, s, H, W: (np.cos(np.radians(30 * s)) * y - np.sin(np.radians(30 * s)) * x,
-                               np.sin(np.radians(30 * s)) * y + np.cos(np.radians(30 * s)) * x)),
-    (1, lambda y, x, s, H, W: (y, x + 0.3 * s * y)), (2, lambda y, x, s, H, W: (y + 0.3 * s * x, x)),
-    (3, lambda y, x, s, H, W: (y, x + 0.45 * W * s)), (4, lambda y, x, s, H, W: (y + 0.45 * H * s, x))])
+@pytest.mark.parametrize(
+    ("kind", "meaning"),
+    [
+        (
+            0,
+            lambda y, x, s, H, W: (
+                np.cos(np.radians(30 * s)) * y - np.sin(np.radians(30 * s)) * x,
+                np.sin(np.radians(30 * s)) * y + np.cos(np.radians(30 * s)) * x,
+            ),
+        ),
+        (1, lambda y, x, s, H, W: (y, x + 0.3 * s * y)),
+        (2, lambda y, x, s, H, W: (y + 0.3 * s * x, x)),
+        (3, lambda y, x, s, H, W: (y, x + 0.45 * W * s)),
+        (4, lambda y, x, s, H, W: (y + 0.45 * H * s, x)),
+    ],
+)
 @given(s=st.floats(-1, 1))
 def test_what_the_maps_mean(kind, meaning, s):
     matrix = ra.maps(np.array([kind]), np.array([s]), (1, 20, 10, 3))[0]
@@ -72,11 +83,11 @@ def test_image_by_image(operations, magnitude, seed):
     for _ in range(operations):
         kinds, signs = rng.integers(0, 14, 30), rng.integers(0, 2, 30) * 2.0 - 1
         for b in range(30):
-            one, s = wanted[b:b + 1], signs[b:b + 1] * (magnitude / 10)
+            one, s = wanted[b : b + 1], signs[b : b + 1] * (magnitude / 10)
             if kinds[b] < 8:
-                wanted[b:b + 1] = ra.COLOUR[kinds[b]](one, s)
+                wanted[b : b + 1] = ra.COLOUR[kinds[b]](one, s)
             elif kinds[b] > 8:
-                wanted[b:b + 1] = warp(one, ra.maps(kinds[b:b + 1] - 9, s, one.shape))
+                wanted[b : b + 1] = warp(one, ra.maps(kinds[b : b + 1] - 9, s, one.shape))
     assert np.array_equal(result, wanted)
 
 
@@ -84,12 +95,15 @@ def test_image_by_image(operations, magnitude, seed):
 def test_other_channels_keep_their_own_values(C, seed):
     images = photographs(seed, C=C)
     assert np.array_equal(ra.colour(images, -np.ones(4)), images)
-    faded = ra.contrast(images, np.full(4, -1.0)).astype(int)            # nearly to the mean of all channels
+    faded = ra.contrast(images, np.full(4, -1.0)).astype(int)  # nearly to the mean of all channels
     assert np.abs(faded - images.mean((1, 2, 3), keepdims=True)).max() < 28
 
 
 def test_every_operation_comes_and_magnitude_is_strength():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (500, 8, 8, 3), np.uint8)
-    change = [np.abs(randaugment(2, m)(images, np.random.default_rng(1)).astype(int) - images).mean() for m in (1, 5, 10)]
+    change = [
+        np.abs(randaugment(2, m)(images, np.random.default_rng(1)).astype(int) - images).mean()
+        for m in (1, 5, 10)
+    ]
     assert change[0] < change[1] < change[2]

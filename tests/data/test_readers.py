@@ -17,7 +17,9 @@ from numpyvit import UserError, data
 from numpyvit.data import readers as files
 from numpyvit.data.registry import IDX_FILES, KNOWN, data_folder
 
-REAL = os.environ.get("NUMPYVIT_TEST_DATA")           # a folder with mnist/, fashion-mnist/, cifar10/: the real files
+REAL = os.environ.get(
+    "NUMPYVIT_TEST_DATA"
+)  # a folder with mnist/, fashion-mnist/, cifar10/: the real files
 
 
 def checksums(content):
@@ -25,17 +27,27 @@ def checksums(content):
 
 
 def idx(array):
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes((0, 0, 8, array.ndim))
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 @pytest.fixture
 def mnist_like(tmp_path, monkeypatch):
     """Small files in MNIST's format, known to the package by their checksum. Returns (data dir, {file: bytes})."""
     rng = np.random.default_rng(0)
-    arrays = [rng.integers(0, 256, (30, 28, 28), np.uint8), np.arange(30, dtype=np.uint8) % 10,
-              rng.integers(0, 256, (20, 28, 28), np.uint8), np.arange(20, dtype=np.uint8) % 10]
+    arrays = [
+        rng.integers(0, 256, (30, 28, 28), np.uint8),
+        np.arange(30, dtype=np.uint8) % 10,
+        rng.integers(0, 256, (20, 28, 28), np.uint8),
+        np.arange(20, dtype=np.uint8) % 10,
+    ]
     content = {name: idx(a) for name, a in zip(IDX_FILES, arrays, strict=True)}
-    monkeypatch.setitem(KNOWN, "mnist", dataclasses.replace(KNOWN["mnist"], content=checksums(content)))
+    monkeypatch.setitem(
+        KNOWN, "mnist", dataclasses.replace(KNOWN["mnist"], content=checksums(content))
+    )
     (tmp_path / "mnist").mkdir()
     for name, c in content.items():
         (tmp_path / "mnist" / f"{name}.gz").write_bytes(gzip.compress(c))
@@ -47,11 +59,25 @@ def test_the_digits_are_all_there():
     assert train.images.shape == (1438, 8, 8, 1)
     assert test.images.shape == (359, 8, 8, 1)
     # The counts that the UCI repository gives for its test set, by class
-    assert np.bincount(np.concatenate([train.labels, test.labels])).tolist() == [178, 182, 177, 183, 181, 182, 181, 179,
-                                                                                 174, 180]
-    assert all(abs(np.mean(train.labels == k) - np.mean(test.labels == k)) < 0.003 for k in range(10))
+    assert np.bincount(np.concatenate([train.labels, test.labels])).tolist() == [
+        178,
+        182,
+        177,
+        183,
+        181,
+        182,
+        181,
+        179,
+        174,
+        180,
+    ]
+    assert all(
+        abs(np.mean(train.labels == k) - np.mean(test.labels == k)) < 0.003 for k in range(10)
+    )
     assert np.array_equal(train.mean, test.mean)
-    together = {image.tobytes() for image in train.images} & {image.tobytes() for image in test.images}
+    together = {image.tobytes() for image in train.images} & {
+        image.tobytes() for image in test.images
+    }
     assert not together
     assert np.array_equal(data.digits()[1].images, test.images)
 
@@ -72,6 +98,7 @@ def test_idx_files_gzipped_or_not(mnist_like, packed):
 
 def damage(folder, content, how):
     """Damage the files; return what the message must hold."""
+
     def put(name, data):
         (folder / f"{name}.gz").write_bytes(gzip.compress(data))
 
@@ -113,14 +140,30 @@ def damage(folder, content, how):
         put(labels, content[test_labels])
         return "is t10k-images-idx3-ubyte of mnist, not of what its name says: put the right file there"
     if how == "a flipped bit":
-        put(images, content[images][:5000] + bytes([content[images][5000] ^ 1]) + content[images][5001:])
+        put(
+            images,
+            content[images][:5000] + bytes([content[images][5000] ^ 1]) + content[images][5001:],
+        )
         return "it is damaged or of another data set"
     raise AssertionError(how)
 
 
-@pytest.mark.parametrize("how", [
-    "missing", "truncated gzip", "corrupt gzip", "not gzip", "truncated", "too long", "a bomb", "empty",
-    "images for labels", "train and test", "a flipped bit"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "missing",
+        "truncated gzip",
+        "corrupt gzip",
+        "not gzip",
+        "truncated",
+        "too long",
+        "a bomb",
+        "empty",
+        "images for labels",
+        "train and test",
+        "a flipped bit",
+    ],
+)
 def test_damaged_or_swapped_files_get_one_line(mnist_like, how):
     folder, content = mnist_like
     wanted = damage(folder / "mnist", content, how)
@@ -129,7 +172,7 @@ def test_damaged_or_swapped_files_get_one_line(mnist_like, how):
         data.mnist(folder)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2_000_000                           # of a bomb too
+    assert peak < 2_000_000  # of a bomb too
     assert wanted in str(error.value)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
@@ -140,13 +183,22 @@ def test_another_known_set_is_named(mnist_like, monkeypatch):
     monkeypatch.setitem(KNOWN, "fashion-mnist", KNOWN["mnist"])
     other = dict.fromkeys(IDX_FILES, (1, "0" * 64))
     monkeypatch.setitem(KNOWN, "mnist", dataclasses.replace(KNOWN["mnist"], content=other))
-    for name in IDX_FILES:                            # unpacked, so that the length says nothing
+    for name in IDX_FILES:  # unpacked, so that the length says nothing
         packed = folder / "mnist" / f"{name}.gz"
         (folder / "mnist" / name).write_bytes(gzip.decompress(packed.read_bytes())[:2])
         packed.unlink()
-    monkeypatch.setitem(KNOWN, "fashion-mnist", dataclasses.replace(
-        KNOWN["mnist"], content=checksums({name: (folder / "mnist" / name).read_bytes() for name in IDX_FILES})))
-    with pytest.raises(UserError, match=r"is train-images-idx3-ubyte of fashion-mnist, not.*or use --data fashion-mnist"):
+    monkeypatch.setitem(
+        KNOWN,
+        "fashion-mnist",
+        dataclasses.replace(
+            KNOWN["mnist"],
+            content=checksums({name: (folder / "mnist" / name).read_bytes() for name in IDX_FILES}),
+        ),
+    )
+    with pytest.raises(
+        UserError,
+        match=r"is train-images-idx3-ubyte of fashion-mnist, not.*or use --data fashion-mnist",
+    ):
         data.mnist(folder)
 
 
@@ -165,7 +217,12 @@ def cifar_like(name, monkeypatch, n=7):
             member.size = len(c)
             tar.addfile(member, io.BytesIO(c))
     remote = next(iter(KNOWN[name].remote))
-    known(name, monkeypatch, content=checksums(content), remote=checksums({remote: archive.getvalue()}))
+    known(
+        name,
+        monkeypatch,
+        content=checksums(content),
+        remote=checksums({remote: archive.getvalue()}),
+    )
     return content, archive.getvalue()
 
 
@@ -188,12 +245,14 @@ def test_cifar_in_every_form(tmp_path, monkeypatch, name, form):
     assert train.images.shape == (7 * (len(content) - 1), 32, 32, 3)
     assert len(train.classes) == len(set(train.classes)) == {"cifar10": 10, "cifar100": 100}[name]
     last, n = list(content.values())[-1], {"cifar10": 1, "cifar100": 2}[name]
-    record = last[3 * (3072 + n):4 * (3072 + n)]
-    assert test.labels[3] == record[n - 1]            # the fine label is the second
+    record = last[3 * (3072 + n) : 4 * (3072 + n)]
+    assert test.labels[3] == record[n - 1]  # the fine label is the second
     assert test.images[3, 5, 7].tolist() == [record[n + c * 1024 + 5 * 32 + 7] for c in range(3)]
     first = next(iter(content.values()))
     assert train.images[0, 0, 0, 0] == first[n]
-    assert [p.name for p in (tmp_path / name).rglob("*") if p.name.endswith((".part", ".tmp"))] == []
+    assert [
+        p.name for p in (tmp_path / name).rglob("*") if p.name.endswith((".part", ".tmp"))
+    ] == []
 
 
 def test_a_cifar_file_that_is_not_whole(tmp_path, monkeypatch):
@@ -203,26 +262,38 @@ def test_a_cifar_file_that_is_not_whole(tmp_path, monkeypatch):
     for file, c in content.items():
         (folder / file).write_bytes(c)
     (folder / "data_batch_3.bin").write_bytes(content["data_batch_3.bin"][:-5])
-    with pytest.raises(UserError, match=r"data_batch_3.bin is not cifar10's data_batch_3.bin: it has 21,506 bytes"):
+    with pytest.raises(
+        UserError, match=r"data_batch_3.bin is not cifar10's data_batch_3.bin: it has 21,506 bytes"
+    ):
         data.cifar10(tmp_path)
     (folder / "data_batch_3.bin").write_bytes(content["test_batch.bin"])
-    with pytest.raises(UserError, match=r"is test_batch.bin of cifar10, not of what its name says: put .* there$"):
+    with pytest.raises(
+        UserError, match=r"is test_batch.bin of cifar10, not of what its name says: put .* there$"
+    ):
         data.cifar10(tmp_path)
     (folder / "data_batch_3.bin").unlink()
-    with pytest.raises(UserError, match=r"or get cifar-10-binary.tar.gz elsewhere, at https://www.cs.toronto.edu/.* into"):
+    with pytest.raises(
+        UserError,
+        match=r"or get cifar-10-binary.tar.gz elsewhere, at https://www.cs.toronto.edu/.* into",
+    ):
         data.cifar10(tmp_path)
     (folder / "cifar-10-binary.tar.gz").write_bytes(archive[:-1] + b"x")
     with pytest.raises(UserError, match=r"cifar-10-binary.tar.gz is not the canonical one: it has"):
         data.cifar10(tmp_path)
 
 
-@pytest.mark.parametrize("evil", ["../../evil.bin", "/tmp/evil.bin", "cifar-10-batches-bin/../../evil.bin"])
+@pytest.mark.parametrize(
+    "evil", ["../../evil.bin", "/tmp/evil.bin", "cifar-10-batches-bin/../../evil.bin"]
+)
 def test_an_archive_with_a_member_that_points_outside_is_refused(tmp_path, monkeypatch, evil):
     """Even one whose checksum is right. Nothing is unpacked to the disk in any case."""
     content, _ = cifar_like("cifar10", monkeypatch)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        for file, c in [(evil, b"evil"), *((f"cifar-10-batches-bin/{f}", c) for f, c in content.items())]:
+        for file, c in [
+            (evil, b"evil"),
+            *((f"cifar-10-batches-bin/{f}", c) for f, c in content.items()),
+        ]:
             member = tarfile.TarInfo(file)
             member.size = len(c)
             tar.addfile(member, io.BytesIO(c))
@@ -264,14 +335,18 @@ def test_a_set_is_fetched_once_and_read(tmp_path, monkeypatch):
 
     monkeypatch.setenv("NUMPYVIT_DATA", str(tmp_path / "cache"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as host:
-        threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=host.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         known("cifar10", monkeypatch, hosts=(f"http://127.0.0.1:{host.server_port}/",))
         for _ in range(2):
             train, _ = data.load("cifar10")
             assert train.images.shape == (35, 32, 32, 3)
         host.shutdown()
     assert len(asked) == 1
-    assert [p.name for p in (tmp_path / "cache" / "cifar10").iterdir()] == ["cifar-10-binary.tar.gz"]
+    assert [p.name for p in (tmp_path / "cache" / "cifar10").iterdir()] == [
+        "cifar-10-binary.tar.gz"
+    ]
 
 
 @pytest.mark.parametrize("sub", ["cifar-10-batches-py", "."])
@@ -290,7 +365,9 @@ def test_where_the_data_lies(tmp_path, monkeypatch):
     monkeypatch.delenv("NUMPYVIT_DATA")
     assert data_folder().is_absolute()
     assert "numpyvit" in data_folder().name
-    with pytest.raises(UserError, match="is not a folder that exists: make it, or leave out --data-dir"):
+    with pytest.raises(
+        UserError, match="is not a folder that exists: make it, or leave out --data-dir"
+    ):
         data.mnist(tmp_path / "none")
 
 
@@ -304,16 +381,26 @@ def test_names():
     assert data.names == ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
 
 
-@pytest.mark.parametrize(("name", "shape"), [
-    ("mnist", (60000, 28, 28, 1)), ("fashion-mnist", (60000, 28, 28, 1)), ("cifar10", (50000, 32, 32, 3)),
-    ("cifar100", (50000, 32, 32, 3))])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mnist", (60000, 28, 28, 1)),
+        ("fashion-mnist", (60000, 28, 28, 1)),
+        ("cifar10", (50000, 32, 32, 3)),
+        ("cifar100", (50000, 32, 32, 3)),
+    ],
+)
 def test_the_real_files(name, shape):
     if not REAL or not (Path(REAL) / name).exists():
-        pytest.skip(f"the real {name} is not here: set NUMPYVIT_TEST_DATA to the folder that holds {name}/")
+        pytest.skip(
+            f"the real {name} is not here: set NUMPYVIT_TEST_DATA to the folder that holds {name}/"
+        )
     train, test = data.load(name, REAL)
     assert train.images.shape == shape
     assert test.images.shape == (10000, *shape[1:])
-    assert np.bincount(test.labels, minlength=len(test.classes)).min() > 800 * 10 / len(test.classes)
+    assert np.bincount(test.labels, minlength=len(test.classes)).min() > 800 * 10 / len(
+        test.classes
+    )
 
 
 def test_what_is_known_of_the_sets():

@@ -19,8 +19,20 @@ from numpyvit.engine.cuda_graph import GraphStep, Tape
 from numpyvit.engine.loss_scale import LossScale
 from numpyvit.testing import normal, seeds, vit_configs
 
-CONFIG = ViTConfig(8, 4, 1, 5, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, attention_dropout=0.1, drop_path=0.1,
-                   patch_dropout=0.3)
+CONFIG = ViTConfig(
+    8,
+    4,
+    1,
+    5,
+    width=8,
+    depth=2,
+    heads=2,
+    mlp_width=8,
+    dropout=0.1,
+    attention_dropout=0.1,
+    drop_path=0.1,
+    patch_dropout=0.3,
+)
 
 
 def batch(config, B, seed):
@@ -33,9 +45,13 @@ def trained(config, seed, capture, optimizer=AdamW, sizes=(3,) * 5, whole=()):
     model = ViT(config)
     params = model.init(seed).to("cuda")
     with stream("cuda"):
-        step = GraphStep(Workers(model, seed=seed), params, optimizer(params, average=0.9), 1.0, capture)
-        shown = [[number(x) for x in step(*batch(config, B, seed + i), i, 1e-2 / (i + 1), i in whole)]
-                 for i, B in enumerate(sizes)]
+        step = GraphStep(
+            Workers(model, seed=seed), params, optimizer(params, average=0.9), 1.0, capture
+        )
+        shown = [
+            [number(x) for x in step(*batch(config, B, seed + i), i, 1e-2 / (i + 1), i in whole)]
+            for i, B in enumerate(sizes)
+        ]
     return to_host(params.flat), shown, step
 
 
@@ -55,7 +71,9 @@ def test_fifty_steps_are_those_of_the_host(cupy):
     train, _ = data.digits()
     model = ViT(dataclasses.replace(presets["digits"], width=32, depth=2))
     here = model.init(0)
-    here.flat += normal(here.flat.shape, 0, np.float32) / 50             # the head is zero else, and most gradients
+    here.flat += (
+        normal(here.flat.shape, 0, np.float32) / 50
+    )  # the head is zero else, and most gradients
     there = here.to("cuda")
     mine, theirs = AdamW(here), AdamW(there)
     with Workers(model) as workers, stream("cuda"):
@@ -63,8 +81,10 @@ def test_fifty_steps_are_those_of_the_host(cupy):
         for i, (x, labels) in enumerate(islice(data.batches(train, 32, 2, seed=0), 50)):
             loss, grads = workers.loss_and_grad(here, x, labels, i)
             if i == 0:
-                logits, gradients = (workers.predict(p, x) for p in (here, there)), workers.loss_and_grad(
-                    there, to(x, "cuda"), to(labels, "cuda"), i)[1]
+                logits, gradients = (
+                    (workers.predict(p, x) for p in (here, there)),
+                    workers.loss_and_grad(there, to(x, "cuda"), to(labels, "cuda"), i)[1],
+                )
                 for found, wanted in (tuple(logits), (to_host(gradients.flat), grads.flat)):
                     assert np.linalg.norm(found - wanted) < 1e-5 * np.linalg.norm(wanted)
             mine.step(here, grads, 3e-3, 1.0)
@@ -96,7 +116,7 @@ def test_each_step_draws_masks_of_its_own_and_has_its_own_rate(cupy):
     model = ViT(dataclasses.replace(CONFIG, dropout=0.5))
     x, labels = batch(CONFIG, 4, 0)
     params = model.init(0)
-    params.flat += normal(params.flat.shape, 0, np.float32) / 4          # the head is zero else
+    params.flat += normal(params.flat.shape, 0, np.float32) / 4  # the head is zero else
     params = params.to("cuda")
     with stream("cuda"):
         step = GraphStep(Workers(model), params, AdamW(params))
@@ -117,7 +137,11 @@ def test_nothing_waits_and_what_was_returned_stays(no_waiting):
         step = GraphStep(Workers(model), params, AdamW(params), 1.0)
         with no_waiting():
             shown = [step(x, labels, i, 1e-2) for i in range(5)]
-        assert len({number(loss) for loss, _ in shown}) == len({number(norm) for _, norm in shown}) == 5
+        assert (
+            len({number(loss) for loss, _ in shown})
+            == len({number(norm) for _, norm in shown})
+            == 5
+        )
 
 
 def test_memory_that_is_not_there_is_an_error_that_no_pool_tries_to_mend(cupy):
@@ -148,7 +172,7 @@ def test_what_breaks_in_a_capture_leaves_no_array_behind(cupy, monkeypatch):
 
     def breaks(params, x, *rest):
         inputs.append(weakref.ref(x))
-        if len(inputs) == 2:                                             # in the capture
+        if len(inputs) == 2:  # in the capture
             raise MemoryError("full")
         return forward(params, x, *rest)
 
@@ -172,7 +196,7 @@ def test_the_first_step_of_a_kind_has_the_room_that_the_graphs_had(cupy, monkeyp
 
     monkeypatch.setattr(GraphStep, "work", counted)
     _, _, step = trained(CONFIG, 0, True, sizes=(3, 3, 3, 2, 2, 3, 2))
-    assert graphs == [0, 0, 0, 0, 1]                                     # a step, its capture; of the other kind; and again
+    assert graphs == [0, 0, 0, 0, 1]  # a step, its capture; of the other kind; and again
     assert len(step.graphs) == 2
 
 
@@ -188,23 +212,29 @@ def test_a_tape_gives_the_generators_numbers(cupy):
         tape.rewind().fill(np.random.default_rng(1))
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("float32", 0, 1e-6), ("tf32", 1e-4, 2e-3), ("float16", 1e-4, 2e-3)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("float32", 0, 1e-6), ("tf32", 1e-4, 2e-3), ("float16", 1e-4, 2e-3)]
+)
 @pytest.mark.parametrize("preset", ["mnist", "cifar10"])
 def test_gradients_in_each_precision(cupy, preset, name, low, high):
     """Against float64, on the host: what is said of them in kernels/products.py. Stand-in: products rounded as there."""
     model = ViT(presets[preset])
     x, labels = normal((4, *model.config.image, model.config.channels), 0, np.float32), np.arange(4)
     params = model.init(0)
-    params.flat += normal(params.flat.shape, 0, np.float32) / 50         # the head is zero else, and most gradients
+    params.flat += (
+        normal(params.flat.shape, 0, np.float32) / 50
+    )  # the head is zero else, and most gradients
     exact = params.astype(np.float64)
     workers = Workers(model)
     _, wanted = workers.piece(exact, x.astype("f8"), labels, None, 4, exact.zeros_like())
     there, scale = params.to("cuda"), LossScale(cupy)
     with stream("cuda"), precision(name):
-        _, found = workers.piece(there, to(x, "cuda"), to(labels, "cuda"), None, 4, there.zeros_like(), dloss=scale.value)
+        _, found = workers.piece(
+            there, to(x, "cuda"), to(labels, "cuda"), None, 4, there.zeros_like(), dloss=scale.value
+        )
         scale.unscale(found)
     error = np.linalg.norm(to_host(found.flat) - wanted.flat) / np.linalg.norm(wanted.flat)
-    assert (low if is_standin(cupy) else 0) <= error < high              # a GPU may have no tf32
+    assert (low if is_standin(cupy) else 0) <= error < high  # a GPU may have no tf32
 
 
 def test_loss_scaling_skips_what_overflows_and_grows_with_patience(cupy, no_waiting, monkeypatch):

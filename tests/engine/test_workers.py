@@ -18,7 +18,19 @@ from numpyvit.engine.workers import Tree, ahead, micro_batch_size
 from numpyvit.params import DROPOUT
 from numpyvit.testing import close, normal, seeds
 
-CONFIG = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8, dropout=0.2, attention_dropout=0.2, drop_path=0.2)
+CONFIG = ViTConfig(
+    6,
+    3,
+    2,
+    5,
+    width=8,
+    depth=2,
+    heads=2,
+    mlp_width=8,
+    dropout=0.2,
+    attention_dropout=0.2,
+    drop_path=0.2,
+)
 PLAIN = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8)
 
 
@@ -30,7 +42,13 @@ def train(workers, micro_batch, make, steps=20):
     model = ViT(CONFIG)
     params = model.init()
     optimizer = make(params, average=0.9)
-    with Workers(model, partial(cross_entropy, smoothing=0.1), seed=3, workers=workers, micro_batch=micro_batch) as w:
+    with Workers(
+        model,
+        partial(cross_entropy, smoothing=0.1),
+        seed=3,
+        workers=workers,
+        micro_batch=micro_batch,
+    ) as w:
         losses = []
         for step in range(steps):
             loss, grads = w.loss_and_grad(params, *draw(23 - step % 4, step), step=step)
@@ -92,7 +110,9 @@ def test_each_piece_of_a_batch_draws_masks_of_its_own():
 
 def test_overlapping_workers_leave_the_settings_as_they_were():
     def settings():
-        return sys.getswitchinterval(), [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+        return sys.getswitchinterval(), [
+            lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"
+        ]
 
     before, model = settings(), ViT(PLAIN)
     first, second = Workers(model), Workers(model)
@@ -108,15 +128,18 @@ def test_overlapping_workers_leave_the_settings_as_they_were():
         first.__enter__()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind threads to cores")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system does not bind threads to cores"
+)
 def test_workers_stay_on_cores_of_their_own_where_there_is_one_for_each():
     def bound(workers):
         with Workers(ViT(PLAIN), workers=workers) as w:
-            together = threading.Barrier(workers)        # so that each thread answers once
+            together = threading.Barrier(workers)  # so that each thread answers once
 
             def where(_):
                 together.wait(30)
                 return os.sched_getaffinity(0)
+
             return list(w._pool.map(where, range(workers)))
 
     all_cores = os.sched_getaffinity(0)
@@ -156,6 +179,7 @@ def test_a_lone_image_by_several_blas_threads_is_the_same(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
 def test_the_allocator_is_told_where_there_is_glibc():
     import platform
+
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
 
 
@@ -164,21 +188,26 @@ def test_predict_normalises_a_dataset():
     params = model.init()
     params.flat += normal(params.flat.shape, 0, np.float32)
     images = np.random.default_rng(0).integers(0, 256, (9, 6, 6, 2), np.uint8)
-    data = Dataset("", images, np.zeros(9, int), np.array([0.2, 0.4]), np.array([0.5, 0.3]), tuple("abcde"))
+    data = Dataset(
+        "", images, np.zeros(9, int), np.array([0.2, 0.4]), np.array([0.5, 0.3]), tuple("abcde")
+    )
     with Workers(model) as w:
         plain = w.predict(params, ((images / 255 - data.mean) / data.std).astype(np.float32))
         assert np.allclose(w.predict(params, data), plain, atol=1e-4)
         assert w.predict(params, images[:0].astype(np.float32)).shape == (0, 5)
 
 
-@pytest.mark.parametrize(("config", "batch", "size"), [
-    (presets["mnist"], 128, 64),                      # 17 tokens
-    (ViTConfig(28, 4), 128, 32),                      # 50 tokens
-    (presets["cifar10"], 128, 16),                    # 64 tokens, without patch dropout
-    (presets["ViT-Ti/16"], 16, 8),                    # 197 tokens
-    (presets["digits"], 64, 64),                      # 5 tokens: one piece
-    (ViTConfig(2048, 16), 4, 1),                      # 16385 tokens: never less than an image
-])
+@pytest.mark.parametrize(
+    ("config", "batch", "size"),
+    [
+        (presets["mnist"], 128, 64),  # 17 tokens
+        (ViTConfig(28, 4), 128, 32),  # 50 tokens
+        (presets["cifar10"], 128, 16),  # 64 tokens, without patch dropout
+        (presets["ViT-Ti/16"], 16, 8),  # 197 tokens
+        (presets["digits"], 64, 64),  # 5 tokens: one piece
+        (ViTConfig(2048, 16), 4, 1),  # 16385 tokens: never less than an image
+    ],
+)
 def test_the_size_of_a_micro_batch(config, batch, size):
     assert micro_batch_size(config.tokens, batch) == size
 

@@ -20,7 +20,11 @@ AWKWARD = {}
 def elementwise(name, f, slope, scale=1.0, shape=(2, 3), shift=0.0, zero=()):
     """y = f(x), with its derivative."""
     AWKWARD[name] = (
-        lambda x: (f(x), x), lambda dy, x: dy * slope(x), lambda seed: [scale * normal(shape, seed) + shift], zero)
+        lambda x: (f(x), x),
+        lambda dy, x: dy * slope(x),
+        lambda seed: [scale * normal(shape, seed) + shift],
+        zero,
+    )
 
 
 def pair(name, forward, backward, inputs, zero=()):
@@ -31,20 +35,31 @@ def normals(*shapes):
     return lambda seed: [normal(shape, seed + i) for i, shape in enumerate(shapes)]
 
 
-elementwise("steep", lambda x: np.tanh(1e4 * x), lambda x: 1e4 / np.cosh(1e4 * x)**2, 1e-4)
-elementwise("very steep, of tiny inputs", lambda x: np.sin(1e8 * x), lambda x: 1e8 * np.cos(1e8 * x), 1e-8)
-elementwise("a narrow bump", lambda x: np.exp(-(1e6 * x)**2), lambda x: -2e12 * x * np.exp(-(1e6 * x)**2), 1e-6)
+elementwise("steep", lambda x: np.tanh(1e4 * x), lambda x: 1e4 / np.cosh(1e4 * x) ** 2, 1e-4)
+elementwise(
+    "very steep, of tiny inputs", lambda x: np.sin(1e8 * x), lambda x: 1e8 * np.cos(1e8 * x), 1e-8
+)
+elementwise(
+    "a narrow bump",
+    lambda x: np.exp(-((1e6 * x) ** 2)),
+    lambda x: -2e12 * x * np.exp(-((1e6 * x) ** 2)),
+    1e-6,
+)
 elementwise("flat", lambda x: np.sin(1e-6 * x), lambda x: 1e-6 * np.cos(1e-6 * x))
 elementwise("of huge inputs", lambda x: np.sin(1e-8 * x), lambda x: 1e-8 * np.cos(1e-8 * x), 1e8)
 elementwise("of a huge scale", lambda x: 1e100 * np.sin(x), lambda x: 1e100 * np.cos(x))
 elementwise("of a tiny scale", lambda x: 1e-100 * np.sin(x), lambda x: 1e-100 * np.cos(x))
-elementwise("far out in a tail", lambda x: np.exp(-x * x), lambda x: -2 * x * np.exp(-x * x), 0.3, shift=6)
+elementwise(
+    "far out in a tail", lambda x: np.exp(-x * x), lambda x: -2 * x * np.exp(-x * x), 0.3, shift=6
+)
 elementwise("fast waves", lambda x: np.sin(100 * x), lambda x: 100 * np.cos(100 * x))
 elementwise("next to a pole", lambda x: 1 / x, lambda x: -1 / (x * x), 1e-3)
 elementwise("next to the edge of where it is defined", np.log, lambda x: 1 / x, 1e-4, shift=1e-3)
 elementwise("the ninth power", lambda x: x**9, lambda x: 9 * x**8)
 elementwise("flat at zero", lambda x: x * x * x, lambda x: 3 * x * x, 1e-3)
-elementwise("next to a kink", lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0, 1e-6, zero=["input 0"])
+elementwise(
+    "next to a kink", lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0, 1e-6, zero=["input 0"]
+)
 elementwise("a linear function", lambda x: 3 * x, lambda x: 3.0)
 elementwise("one number", np.exp, np.exp, shape=())
 elementwise("nothing at all", np.exp, np.exp, shape=(0, 3))
@@ -52,27 +67,82 @@ pair("gelu far out", gelu_erf_forward, gelu_erf_backward, lambda seed: [4 * norm
 elementwise("of a function that knows float64 only", lambda x: np.sin(x.astype(np.float64)), np.cos)
 elementwise("of one that hides it", lambda x: np.sin(x.astype(np.float64)).astype(x.dtype), np.cos)
 
-pair("a matrix's inverse, which has no longdouble", lambda x: (np.linalg.inv(x),) * 2, lambda dy, y: -y.T @ dy @ y.T,
-     lambda seed: [normal((3, 3), seed) + 4 * np.eye(3)])
-pair("a maximum", lambda x: (x.max(-1), x), lambda dy, x: dy[:, None] * (x == x.max(-1, keepdims=True)), normals((3, 4)))
-pair("a constant", lambda x: (softmax_forward(x)[0].sum(-1), softmax_forward(x)[1]),
-     lambda dy, y: softmax_backward(np.repeat(dy[:, None], 4, 1), y), normals((3, 4)), ["input 0"])
+pair(
+    "a matrix's inverse, which has no longdouble",
+    lambda x: (np.linalg.inv(x),) * 2,
+    lambda dy, y: -y.T @ dy @ y.T,
+    lambda seed: [normal((3, 3), seed) + 4 * np.eye(3)],
+)
+pair(
+    "a maximum",
+    lambda x: (x.max(-1), x),
+    lambda dy, x: dy[:, None] * (x == x.max(-1, keepdims=True)),
+    normals((3, 4)),
+)
+pair(
+    "a constant",
+    lambda x: (softmax_forward(x)[0].sum(-1), softmax_forward(x)[1]),
+    lambda dy, y: softmax_backward(np.repeat(dy[:, None], 4, 1), y),
+    normals((3, 4)),
+    ["input 0"],
+)
 pair("scores far apart", softmax_forward, softmax_backward, lambda seed: [5 * normal((3, 4), seed)])
-pair("a loss at large logits", lambda x: cross_entropy_forward(x, np.array([0, 1, 2])), cross_entropy_backward,
-     lambda seed: [1e3 * normal((3, 4), seed)], ["input 0"])
-pair("inputs of different scales", lambda a, b: (np.sin(1e6 * a) * np.cos(1e-6 * b), (a, b)),
-     lambda dy, c: (dy * 1e6 * np.cos(1e6 * c[0]) * np.cos(1e-6 * c[1]),
-                    dy * -1e-6 * np.sin(1e6 * c[0]) * np.sin(1e-6 * c[1])),
-     lambda seed: [1e-6 * normal((2, 3), seed), 1e6 * normal((2, 3), seed + 1)])
-pair("a norm of nearly equal features", lambda x, g, b: layernorm_forward(x, g, b, 1e-6), layernorm_backward,
-     lambda seed: [5 + 1e-3 * normal((2, 4), seed), normal((4,), seed + 1), normal((4,), seed + 2)])
-pair("the bias of the keys", lambda q, k, v, b: attention_forward(q, k + b, v),
-     lambda do, c: (*attention_backward(do, c), attention_backward(do, c)[1].sum((0, 1, 2))),
-     normals((1, 2, 3, 2), (1, 2, 3, 2), (1, 2, 3, 2), (2,)), ["input 3"])
-pair("a sum of a thousand", lambda x: ((x * x).sum(), x), lambda dy, x: 2 * dy * x, normals((10, 12)))
-pair("a gradient that is dy itself", add_positions_forward, add_positions_backward, normals((2, 3, 2), (3, 2)))
-pair("a gradient that is a view of one number", lambda x: (x.sum(), x.shape), np.broadcast_to, normals((2, 3)))
-pair("dropout from a seed", lambda x: dropout_forward(x, 0.5, np.random.default_rng(1)), dropout_backward, normals((4, 5)))
-pair("two functions in one", lambda x: (np.stack([1e8 * np.sin(x), np.cos(x)]), x),
-     lambda dy, x: 1e8 * dy[0] * np.cos(x) - dy[1] * np.sin(x), normals((2, 3)))
-pair("a large offset", lambda x: (1e3 + np.sin(x), x), lambda dy, x: dy * np.cos(x), normals((2, 3)))
+pair(
+    "a loss at large logits",
+    lambda x: cross_entropy_forward(x, np.array([0, 1, 2])),
+    cross_entropy_backward,
+    lambda seed: [1e3 * normal((3, 4), seed)],
+    ["input 0"],
+)
+pair(
+    "inputs of different scales",
+    lambda a, b: (np.sin(1e6 * a) * np.cos(1e-6 * b), (a, b)),
+    lambda dy, c: (
+        dy * 1e6 * np.cos(1e6 * c[0]) * np.cos(1e-6 * c[1]),
+        dy * -1e-6 * np.sin(1e6 * c[0]) * np.sin(1e-6 * c[1]),
+    ),
+    lambda seed: [1e-6 * normal((2, 3), seed), 1e6 * normal((2, 3), seed + 1)],
+)
+pair(
+    "a norm of nearly equal features",
+    lambda x, g, b: layernorm_forward(x, g, b, 1e-6),
+    layernorm_backward,
+    lambda seed: [5 + 1e-3 * normal((2, 4), seed), normal((4,), seed + 1), normal((4,), seed + 2)],
+)
+pair(
+    "the bias of the keys",
+    lambda q, k, v, b: attention_forward(q, k + b, v),
+    lambda do, c: (*attention_backward(do, c), attention_backward(do, c)[1].sum((0, 1, 2))),
+    normals((1, 2, 3, 2), (1, 2, 3, 2), (1, 2, 3, 2), (2,)),
+    ["input 3"],
+)
+pair(
+    "a sum of a thousand", lambda x: ((x * x).sum(), x), lambda dy, x: 2 * dy * x, normals((10, 12))
+)
+pair(
+    "a gradient that is dy itself",
+    add_positions_forward,
+    add_positions_backward,
+    normals((2, 3, 2), (3, 2)),
+)
+pair(
+    "a gradient that is a view of one number",
+    lambda x: (x.sum(), x.shape),
+    np.broadcast_to,
+    normals((2, 3)),
+)
+pair(
+    "dropout from a seed",
+    lambda x: dropout_forward(x, 0.5, np.random.default_rng(1)),
+    dropout_backward,
+    normals((4, 5)),
+)
+pair(
+    "two functions in one",
+    lambda x: (np.stack([1e8 * np.sin(x), np.cos(x)]), x),
+    lambda dy, x: 1e8 * dy[0] * np.cos(x) - dy[1] * np.sin(x),
+    normals((2, 3)),
+)
+pair(
+    "a large offset", lambda x: (1e3 + np.sin(x), x), lambda dy, x: dy * np.cos(x), normals((2, 3))
+)

@@ -23,13 +23,16 @@ MUTANTS = {}
 
 def wrong(forward, *shapes):
     """Register a wrong backward of `forward`, for inputs of these shapes."""
+
     def register(backward):
         MUTANTS[backward.__name__] = forward, backward, shapes
         return backward
+
     return register
 
 
 # ---- softmax
+
 
 @wrong(softmax_forward, (3, 4))
 def softmax_by_its_diagonal(dy, y):
@@ -62,6 +65,7 @@ def softmax_of_zero(dy, y):
 
 
 # ---- layernorm
+
 
 def norm_forward(x, gamma, beta):
     return layernorm_forward(x, gamma, beta, 1e-5)
@@ -100,7 +104,11 @@ def layernorm_with_gamma_and_beta_swapped(dy, cache):
 def layernorm_by_one_feature_fewer(dy, cache):
     xhat, rstd, gamma = cache
     g = dy * gamma
-    return rstd * (g - row_sum(g) / 4 - xhat * row_dot(g, xhat) / 4), col_sum(dy * xhat), col_sum(dy)
+    return (
+        rstd * (g - row_sum(g) / 4 - xhat * row_dot(g, xhat) / 4),
+        col_sum(dy * xhat),
+        col_sum(dy),
+    )
 
 
 @wrong(*NORM)
@@ -236,7 +244,7 @@ def mean_that_is_not_divided(dy, shape):
 @wrong(lambda x, w: (x + np.tanh(x * w), (x, w)), (2, 3), (3,))
 def residual_forgotten(dy, cache):
     x, w = cache
-    slope = 1 - np.tanh(x * w)**2
+    slope = 1 - np.tanh(x * w) ** 2
     return dy * slope * w, (dy * slope * x).sum(0)
 
 
@@ -261,6 +269,7 @@ def flip_not_undone(dy, _):
 
 
 # ---- attention: with its mask, as dropout makes it
+
 
 def masked_forward(q, k, v):
     return attention_forward(q, k, v, np.array([2.0, 0, 2]))
@@ -338,6 +347,7 @@ def attention_with_the_key_bias_taken_for_the_queries(do, cache):
 
 # ---- gelu
 
+
 @wrong(gelu_tanh_forward, (3, 4))
 def gelu_with_truncated_constants(dy, cache):
     x, p, _ = cache
@@ -367,7 +377,9 @@ def gelu_erf_with_a_table_of_erf(dy, cache):
     """Formula 7.1.26 of Abramowitz and Stegun, right to 1.5e-7."""
     x, _ = cache
     t = 1 / (1 + 0.3275911 * abs(x) / math.sqrt(2))
-    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    poly = t * (
+        0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
+    )
     phi = 0.5 + 0.5 * np.sign(x) * (1 - poly * np.exp(-x * x / 2))
     return dy * (phi + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi))
 
@@ -378,6 +390,7 @@ def gelu_erf_without_its_second_term(dy, cache):
 
 
 # ---- tokens and patches
+
 
 @wrong(cls_token_forward, (2, 3, 4), (4,))
 def class_token_off_by_one(dy, cache):
@@ -410,6 +423,7 @@ def patches_put_back_transposed(dy, _):
 
 
 # ---- dropout
+
 
 def drop(x):
     return dropout_forward(x, 0.5, np.random.default_rng(1))
@@ -465,6 +479,7 @@ def loss_that_ignores_what_it_is_multiplied_by(dloss, cache):
 
 
 # ---- what they leave behind
+
 
 @wrong(lambda a, b: (a + b, None), (2, 3), (2, 3))
 def sum_with_one_gradient_for_both(dy, _):

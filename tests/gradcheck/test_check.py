@@ -23,7 +23,9 @@ from numpyvit.layers.softmax import softmax_backward, softmax_forward
 from numpyvit.testing import normal, seeds
 
 FEW_OR_MANY = pytest.mark.parametrize("count", [5, pytest.param(200, marks=pytest.mark.slow)])
-WIDTHS = pytest.mark.parametrize("wide", [np.longdouble, np.float64])     # float64: as on machines that have no wider one
+WIDTHS = pytest.mark.parametrize(
+    "wide", [np.longdouble, np.float64]
+)  # float64: as on machines that have no wider one
 HOW = pytest.mark.parametrize("directions", [0, 3], ids=["jacobian", "directions"])
 
 
@@ -43,7 +45,9 @@ def test_catches(name, directions, wide, count, monkeypatch):
         inputs = [normal(s, seed + i) for i, s in enumerate(shapes)]
         report = check_function(forward, backward, *inputs, seed=seed, directions=directions)
         assert not report, f"\n{report}"
-        assert report.faults or any(row.verdict in ("wrong", "zero") for row in report.rows), f"\n{report}"
+        assert report.faults or any(row.verdict in ("wrong", "zero") for row in report.rows), (
+            f"\n{report}"
+        )
 
 
 @FEW_OR_MANY
@@ -54,17 +58,26 @@ def test_passes(name, directions, wide, count, monkeypatch):
     monkeypatch.setattr(compare, "WIDE", wide)
     forward, backward, inputs, zero = AWKWARD[name]
     for seed in range(count):
-        report = check_function(forward, backward, *inputs(seed), seed=seed, zero=zero, directions=directions)
+        report = check_function(
+            forward, backward, *inputs(seed), seed=seed, zero=zero, directions=directions
+        )
         assert report, f"\n{report}"
 
 
 @HOW
-@pytest.mark.parametrize(("f", "slope", "x"), [
-    (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0, [-1.0, 0, 2]),
-    (lambda x: np.maximum(x, 0), lambda x: (x >= 0) * 1.0, [-1.0, 0, 2]),
-    (abs, np.sign, [-1.0, 0, 2]),
-    (lambda x: np.maximum(x, 0) * np.exp(x), lambda x: (x > 0) * (1 + x) * np.exp(x), [1.0, 0, -2]),
-])
+@pytest.mark.parametrize(
+    ("f", "slope", "x"),
+    [
+        (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0, [-1.0, 0, 2]),
+        (lambda x: np.maximum(x, 0), lambda x: (x >= 0) * 1.0, [-1.0, 0, 2]),
+        (abs, np.sign, [-1.0, 0, 2]),
+        (
+            lambda x: np.maximum(x, 0) * np.exp(x),
+            lambda x: (x > 0) * (1 + x) * np.exp(x),
+            [1.0, 0, -2],
+        ),
+    ],
+)
 def test_a_kink_is_called_one(f, slope, x, directions):
     pair = (lambda x: (f(x), x)), (lambda dy, x: dy * slope(x))
     report = check_function(*pair, np.array(x), names=["x"], directions=directions)
@@ -74,15 +87,21 @@ def test_a_kink_is_called_one(f, slope, x, directions):
     assert "kink: forward has no derivative there" in str(report)
 
 
-@pytest.mark.parametrize("f", [lambda x: np.sqrt(abs(x)), np.sign, np.cbrt, lambda x: np.round(1e9 * x) / 1e9])
+@pytest.mark.parametrize(
+    "f", [lambda x: np.sqrt(abs(x)), np.sign, np.cbrt, lambda x: np.round(1e9 * x) / 1e9]
+)
 def test_a_singular_point_does_not_pass(f):
     report = check_function(lambda x: (f(x), x), lambda dy, x: dy * 1.0, np.array([0.0, 0]))
     assert report.rows[0].verdict in ("unclear", "kink", "wrong")
 
 
 def test_a_tie_of_two_inputs_is_a_kink_of_both():
-    report = check_function(lambda a, b: (np.maximum(a, b), a >= b), lambda dy, c: (dy * c, dy * ~c),
-                            np.array([1.0, 2]), np.array([1.0, 3]))
+    report = check_function(
+        lambda a, b: (np.maximum(a, b), a >= b),
+        lambda dy, c: (dy * c, dy * ~c),
+        np.array([1.0, 2]),
+        np.array([1.0, 3]),
+    )
     assert [row.verdict for row in report.rows] == ["kink", "kink"]
 
 
@@ -96,18 +115,22 @@ def test_what_no_slope_excuses_is_wrong_at_a_kink_too():
 @given(seeds)
 def test_digits_that_float64_loses_are_never_called_wrong(seed):
     """A saturated softmax: its gradient is rounding, more or less."""
-    report = check_function(softmax_forward, softmax_backward, 100 * normal((3, 4), seed), seed=seed, zero=["input 0"])
+    report = check_function(
+        softmax_forward, softmax_backward, 100 * normal((3, 4), seed), seed=seed, zero=["input 0"]
+    )
     assert {row.verdict for row in report.rows} <= {"ok", "unclear"}
 
 
 @HOW
 def test_what_cannot_be_known_does_not_pass(directions):
-    def forward(x):                                   # float32 inside: seven digits at most
+    def forward(x):  # float32 inside: seven digits at most
         return x + np.tanh(x.astype(np.float32)), x
 
-    for seed in range(20):                            # the one backward is right, the other that of what float32 leaves over
-        for backward in (lambda dy, x: dy * (2 - np.tanh(x)**2), lambda dy, x: dy * 1.0):
-            assert not check_function(forward, backward, normal((3, 3), seed), seed=seed, directions=directions)
+    for seed in range(20):  # the one backward is right, the other that of what float32 leaves over
+        for backward in (lambda dy, x: dy * (2 - np.tanh(x) ** 2), lambda dy, x: dy * 1.0):
+            assert not check_function(
+                forward, backward, normal((3, 3), seed), seed=seed, directions=directions
+            )
 
 
 @HOW
@@ -121,33 +144,53 @@ def test_waves_that_fall_in_with_the_steps(directions, log_frequency, seed):
 
     x = normal((2, 3), seed)
     assert not check_function(forward, lambda dy, x: dy * 1.0, x, seed=seed, directions=directions)
-    right = check_function(forward, lambda dy, x: dy * (1 + w / 1e3 * np.cos(w * x)), x, seed=seed, directions=directions)
+    right = check_function(
+        forward,
+        lambda dy, x: dy * (1 + w / 1e3 * np.cos(w * x)),
+        x,
+        seed=seed,
+        directions=directions,
+    )
     assert right, f"\n{right}"
 
 
 def test_a_steep_neighbour_hides_nothing():
     k, wrong = np.array([1e6, 1, 1, 1]), np.array([1, 1 + 1e-4, 1, 1])
-    report = check_function(lambda x: (np.sin(k * x), x), lambda dy, x: dy * k * np.cos(k * x) * wrong, normal((3, 4), 0))
+    report = check_function(
+        lambda x: (np.sin(k * x), x),
+        lambda dy, x: dy * k * np.cos(k * x) * wrong,
+        normal((3, 4), 0),
+    )
     assert report.rows[0].verdict == "wrong"
     assert report.rows[0].where.endswith(", 1]")
 
 
 def test_inputs_of_other_units_hide_nothing():
     inputs = 1e6 * normal((4,), 0), 1e-6 * normal((4,), 1)
-    report = check_function(lambda a, b: (a * b, (a, b)), lambda dy, c: (1.001 * dy * c[1], dy * c[0]), *inputs)
+    report = check_function(
+        lambda a, b: (a * b, (a, b)), lambda dy, c: (1.001 * dy * c[1], dy * c[0]), *inputs
+    )
     assert [row.verdict for row in report.rows] == ["wrong", "ok"]
 
 
 def test_nan_in_one_gradient_does_not_blame_the_other():
     for directions in (0, 3):
-        report = check_function(lambda a, b: (a * b, (a, b)), lambda dy, c: (dy * c[1], dy * np.nan), normal((3,), 0),
-                                normal((3,), 1), directions=directions)
+        report = check_function(
+            lambda a, b: (a * b, (a, b)),
+            lambda dy, c: (dy * c[1], dy * np.nan),
+            normal((3,), 0),
+            normal((3,), 1),
+            directions=directions,
+        )
         assert [row.verdict for row in report.rows[:2]] == ["ok", "wrong"]
 
 
 def test_norms_that_overflow_pass_nothing():
     for scale in (1e160, 1e-170):
-        pair = (lambda x, s=scale: (s * np.sin(x), x)), (lambda dy, x, s=scale: -3 * s * dy * np.cos(x))
+        pair = (
+            (lambda x, s=scale: (s * np.sin(x), x)),
+            (lambda dy, x, s=scale: -3 * s * dy * np.cos(x)),
+        )
         assert not check_function(*pair, np.ones(3), zero=["input 0"])
 
 
@@ -158,7 +201,9 @@ def test_the_edge_of_where_forward_is_defined(directions):
             raise ValueError("not defined")
         return np.log(x), x
 
-    assert check_function(forward, lambda dy, x: dy / x, np.array([0.02, 1, 2]), directions=directions)
+    assert check_function(
+        forward, lambda dy, x: dy / x, np.array([0.02, 1, 2]), directions=directions
+    )
 
 
 def test_a_zero_gradient_fails_unless_declared():
@@ -172,9 +217,11 @@ def test_a_zero_gradient_fails_unless_declared():
 
 
 def test_functions_without_longdouble_are_told_apart():
-    for name, why in (("of a function that knows float64 only", "y is float64 for longdouble inputs"),
-                      ("of one that hides it", "takes no notice"),
-                      ("a matrix's inverse, which has no longdouble", "failed")):
+    for name, why in (
+        ("of a function that knows float64 only", "y is float64 for longdouble inputs"),
+        ("of one that hides it", "takes no notice"),
+        ("a matrix's inverse, which has no longdouble", "failed"),
+    ):
         forward, backward, inputs, _ = AWKWARD[name]
         if compare.WIDE is np.float64:
             why = "none wider"
@@ -182,6 +229,7 @@ def test_functions_without_longdouble_are_told_apart():
 
 
 # ---- layers and models
+
 
 class Broken(Linear):
     def backward(self, dy, cache, grads, need_dx=True):
@@ -192,7 +240,11 @@ class Broken(Linear):
 
 def test_the_table_names_the_weight():
     report = check_layer(Broken(3, 2), normal((2, 3), 0))
-    assert [(row.name, row.verdict) for row in report.rows] == [("x", "ok"), ("w", "ok"), ("b", "wrong")]
+    assert [(row.name, row.verdict) for row in report.rows] == [
+        ("x", "ok"),
+        ("w", "ok"),
+        ("b", "wrong"),
+    ]
     assert report.error > 0.1
     assert "wrong: backward is not the derivative of forward there" in str(report)
 
@@ -227,7 +279,9 @@ def test_one_wrong_element_of_a_model_is_found():
     assert check_model(ViT(config), images)
     report = check_model(one_wrong_element(ViT(config)), images)
     wrong = [row for row in report.rows[:-1] if row.verdict != "ok"]
-    assert [(row.name, row.where, row.verdict) for row in wrong] == [("blocks.0.mlp.fc2.w", "[3, 1]", "wrong")]
+    assert [(row.name, row.where, row.verdict) for row in wrong] == [
+        ("blocks.0.mlp.fc2.w", "[3, 1]", "wrong")
+    ]
     assert wrong[0].analytic == pytest.approx(wrong[0].numeric, rel=1e-5)
     assert wrong[0].analytic != pytest.approx(wrong[0].numeric, rel=1e-8)
 
@@ -237,9 +291,19 @@ def test_a_model_with_one_wrong_layer_says_where_to_begin():
     right = model.blocks[0].norm2.backward
     model.blocks[0].norm2.backward = lambda dy, cache, grads: 1.0001 * right(dy, cache, grads)
     report = check_model(model, normal((2, 4, 4, 1), 0))
-    assert {row.name for row in report.rows if row.verdict == "wrong"} >= {"x", "embed.w", "all together"}
-    assert {row.name for row in report.rows if row.verdict == "ok"} >= {"head.out.w", "blocks.1.mlp.fc1.w"}
-    assert "begin with blocks.0.attention.proj.b, the last that is wrong, and what follows it" in str(report)
+    assert {row.name for row in report.rows if row.verdict == "wrong"} >= {
+        "x",
+        "embed.w",
+        "all together",
+    }
+    assert {row.name for row in report.rows if row.verdict == "ok"} >= {
+        "head.out.w",
+        "blocks.1.mlp.fc1.w",
+    }
+    assert (
+        "begin with blocks.0.attention.proj.b, the last that is wrong, and what follows it"
+        in str(report)
+    )
 
 
 def test_the_bias_of_the_keys_has_no_gradient_and_is_no_error():
@@ -249,6 +313,7 @@ def test_the_bias_of_the_keys_has_no_gradient_and_is_no_error():
 
 # ---- bad use: one line each
 
+
 def plain(x):
     return 2 * x, None
 
@@ -257,44 +322,110 @@ def double(dy, _):
     return 2 * dy
 
 
-@pytest.mark.parametrize(("forward", "backward", "inputs", "message"), [
-    (lambda x: 2 * x, double, [np.ones(3)], "forward returned one ndarray, wanted a pair `y, cache`"),
-    (lambda x: 2 * x, double, [np.ones(2)], "forward returned one ndarray, wanted a pair"),
-    (lambda x: (2 * x, 1, 2), double, [np.ones(3)], "forward returned a tuple of 3, wanted a pair"),
-    (lambda x: None, double, [np.ones(3)], "forward returned None"),
-    (lambda x: ([1], None), double, [np.ones(3)], "forward returned one list as y, wanted an array"),
-    (lambda a, b: (a @ b, None), double, [np.ones((2, 3)), np.ones((2, 3))],
-     r"forward failed on arrays of shapes \(2, 3\), \(2, 3\): matmul"),
-    (plain, lambda dy, _: dy @ np.ones((4, 4)), [np.ones((2, 3))], r"backward failed on arrays of shapes \(2, 3\): matmul"),
-    (lambda a, b: (a + b, None), lambda dy, _: (dy,), [np.ones(3), np.ones(3)],
-     "backward returned 1 of 2 gradients, that of b is missing"),
-    (lambda a, b: (a + b, None), lambda dy, _: (dy, dy, dy), [np.ones(3), np.ones(3)],
-     "backward returned 3 gradients, wanted one for each input: a, b"),
-    (lambda a, b: (a + b, None), lambda dy, _: (dy, None), [np.ones(3), np.ones(3)],
-     "backward returned None as the gradient of b, wanted an array like it"),
-    (plain, double, [np.arange(3)], "a is int64, and gradients are for floats.*labels or indices.*lambda"),
-    (plain, double, [np.array([1, np.nan, np.inf])], r"a holds NaN, first at \[1\]"),
-    (lambda x: (np.log(x), x), double, [np.array([[1.0, 2], [-1, 3]])], r"forward gives NaN, first at \[1, 0\], of finite"),
-    (lambda x: (1 / x, x), double, [np.array([1.0, 0])], r"forward gives infinity, first at \[1\]"),
-    (plain, double, [], "0 inputs and 2 names"),
-    (np.ones(3), plain, [np.ones(3)], "forward is one ndarray, wanted two functions"),
-    (plain, double, [{"a": 1}], "a is no array: wanted floats"),
-    (plain, double, [[[1.0], [1.0, 2.0]]], "a is no array: wanted floats"),
-    (lambda x: (x > 0, None), double, [np.ones(3)], "forward returned an array of bool as y"),
-    (lambda x: 1 // 0, double, [np.ones(3)], r"forward failed on arrays of shapes \(3,\): integer division"),
-])
+@pytest.mark.parametrize(
+    ("forward", "backward", "inputs", "message"),
+    [
+        (
+            lambda x: 2 * x,
+            double,
+            [np.ones(3)],
+            "forward returned one ndarray, wanted a pair `y, cache`",
+        ),
+        (lambda x: 2 * x, double, [np.ones(2)], "forward returned one ndarray, wanted a pair"),
+        (
+            lambda x: (2 * x, 1, 2),
+            double,
+            [np.ones(3)],
+            "forward returned a tuple of 3, wanted a pair",
+        ),
+        (lambda x: None, double, [np.ones(3)], "forward returned None"),
+        (
+            lambda x: ([1], None),
+            double,
+            [np.ones(3)],
+            "forward returned one list as y, wanted an array",
+        ),
+        (
+            lambda a, b: (a @ b, None),
+            double,
+            [np.ones((2, 3)), np.ones((2, 3))],
+            r"forward failed on arrays of shapes \(2, 3\), \(2, 3\): matmul",
+        ),
+        (
+            plain,
+            lambda dy, _: dy @ np.ones((4, 4)),
+            [np.ones((2, 3))],
+            r"backward failed on arrays of shapes \(2, 3\): matmul",
+        ),
+        (
+            lambda a, b: (a + b, None),
+            lambda dy, _: (dy,),
+            [np.ones(3), np.ones(3)],
+            "backward returned 1 of 2 gradients, that of b is missing",
+        ),
+        (
+            lambda a, b: (a + b, None),
+            lambda dy, _: (dy, dy, dy),
+            [np.ones(3), np.ones(3)],
+            "backward returned 3 gradients, wanted one for each input: a, b",
+        ),
+        (
+            lambda a, b: (a + b, None),
+            lambda dy, _: (dy, None),
+            [np.ones(3), np.ones(3)],
+            "backward returned None as the gradient of b, wanted an array like it",
+        ),
+        (
+            plain,
+            double,
+            [np.arange(3)],
+            "a is int64, and gradients are for floats.*labels or indices.*lambda",
+        ),
+        (plain, double, [np.array([1, np.nan, np.inf])], r"a holds NaN, first at \[1\]"),
+        (
+            lambda x: (np.log(x), x),
+            double,
+            [np.array([[1.0, 2], [-1, 3]])],
+            r"forward gives NaN, first at \[1, 0\], of finite",
+        ),
+        (
+            lambda x: (1 / x, x),
+            double,
+            [np.array([1.0, 0])],
+            r"forward gives infinity, first at \[1\]",
+        ),
+        (plain, double, [], "0 inputs and 2 names"),
+        (np.ones(3), plain, [np.ones(3)], "forward is one ndarray, wanted two functions"),
+        (plain, double, [{"a": 1}], "a is no array: wanted floats"),
+        (plain, double, [[[1.0], [1.0, 2.0]]], "a is no array: wanted floats"),
+        (lambda x: (x > 0, None), double, [np.ones(3)], "forward returned an array of bool as y"),
+        (
+            lambda x: 1 // 0,
+            double,
+            [np.ones(3)],
+            r"forward failed on arrays of shapes \(3,\): integer division",
+        ),
+    ],
+)
 def test_bad_use_gets_one_line(forward, backward, inputs, message):
-    names = ["a", "b"][:len(inputs)] or ["a", "b"]
+    names = ["a", "b"][: len(inputs)] or ["a", "b"]
     with pytest.raises(UserError, match=message) as error:
         check_function(forward, backward, *inputs, names=names)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"zero": "x"}, "zero is 'x': wanted a list of names out of x"), ({"zero": ["y"]}, "wanted a list of names out of x"),
-    ({"tolerance": 0}, "tolerance is 0"), ({"directions": -1}, "directions is -1"), ({"seed": 1.5}, "seed is 1.5"),
-    ({"names": ["x", "x"]}, "1 inputs and 2 names"), ({"names": [3]}, r"the names are \[3\], wanted different strings"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"zero": "x"}, "zero is 'x': wanted a list of names out of x"),
+        ({"zero": ["y"]}, "wanted a list of names out of x"),
+        ({"tolerance": 0}, "tolerance is 0"),
+        ({"directions": -1}, "directions is -1"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"names": ["x", "x"]}, "1 inputs and 2 names"),
+        ({"names": [3]}, r"the names are \[3\], wanted different strings"),
+    ],
+)
 def test_options_that_mean_nothing_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         check_function(plain, double, np.ones(3), **{"names": ["x"], **options})
@@ -321,7 +452,7 @@ def test_the_first_layer_that_gives_nan_is_named():
     before = dict(vars(part))
     with pytest.raises(UserError, match=r"blocks.1.mlp.gelu gives NaN, first at \[0, 0, 0\]"):
         check_model(model, normal((2, 4, 4, 1), 0))
-    assert vars(part) == before                       # what watched the layers is gone
+    assert vars(part) == before  # what watched the layers is gone
     with pytest.raises(UserError, match=r"x holds NaN, first at \[0, 1\]"):
         check_layer(GELU(), np.array([[1, np.nan]]))
 
@@ -355,6 +486,7 @@ def test_arrays_of_a_device_go_there_and_back(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     x = DeviceArray(normal((2, 3), 0))
     for slope, directions, ok in ((3.0, 0, True), (3.0, 3, True), (3.1, 0, False), (3.1, 3, False)):
+
         def backward(dy, x, slope=slope):
             return slope * dy * x * x
 

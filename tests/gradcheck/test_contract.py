@@ -23,7 +23,7 @@ def square(x):
 
 
 def centre_in_place(x):
-    x = np.ascontiguousarray(x)                       # copies only what is not contiguous
+    x = np.ascontiguousarray(x)  # copies only what is not contiguous
     x -= x.mean(-1, keepdims=True)
     return x.copy(), None
 
@@ -48,6 +48,7 @@ def accumulates():
     def backward(dy, x):
         calls.append(1)
         return 2 * dy * x * len(calls)
+
     return backward
 
 
@@ -57,6 +58,7 @@ def remembers():
     def forward(x):
         last["x"] = x
         return x * x, None
+
     return forward, lambda dy, _: 2 * dy * last["x"]
 
 
@@ -64,25 +66,83 @@ def noisy(rng):
     return lambda x: (x + rng.normal(size=x.shape), None)
 
 
-@pytest.mark.parametrize(("check", "forward", "backward", "message"), [
-    (assert_pure, centre_in_place, centre_backward, "forward changed input 0"),
-    (assert_pure, square, scales_dy, "backward changed dy"),
-    (assert_pure, square, uses_up_its_cache, "backward changed its cache"),
-    (assert_pure, lambda x: (2 * x, None), lambda dy, _: 2 * dy[0], r"has shape \(3,\), and input 0 has \(2, 3\)"),
-    (assert_pure, lambda x: (2 * x, None), lambda dy, _: (2 * dy).astype(np.float32), "the gradient of input 0 is float32"),
-    (assert_pure, lambda x: (x.astype(np.float32), None), lambda dy, _: dy, "y is float32 for float64 inputs"),
-    (assert_pure, noisy(np.random.default_rng(0)), lambda dy, _: dy, "forward is not deterministic"),
-    (assert_linear_backward, square, accumulates(), "differs at a second call of backward"),
-    (assert_linear_backward, square, lambda dy, x: np.clip(2 * dy * x, -0.1, 0.1), "not linear in dy"),
-    (assert_linear_backward, square, lambda dy, x: np.clip(2 * dy * x, -1e6, 1e6), "not linear in dy"),
-    (assert_linear_backward, square, lambda dy, x: np.where(abs(dy) < 1e-6, 0, 2 * dy * x), "not linear in dy"),
-    (assert_reentrant, *remembers(), "changes if forward is called again"),
-    (assert_batch_splits, lambda x: (x - x.sum(0), None), lambda dy, _: dy - dy.sum(0), "is not that part of y"),
-    (assert_batch_splits, lambda x: (x + 0, None), lambda dy, _: dy - dy.sum(0), r"dx of the parts \(cut at 1\) is not dx"),
-    (assert_dtype_kept, lambda x: (x * np.float64(2), None), lambda dy, _: 2 * dy, "y is float64 for float32"),
-    (assert_dtype_kept, lambda x: (2 * x, None), lambda dy, _: np.float64(2) * dy, "of input 0 is float64 for float32"),
-    (assert_gradients, square, lambda dy, x: dy * x, "wrong"),
-])
+@pytest.mark.parametrize(
+    ("check", "forward", "backward", "message"),
+    [
+        (assert_pure, centre_in_place, centre_backward, "forward changed input 0"),
+        (assert_pure, square, scales_dy, "backward changed dy"),
+        (assert_pure, square, uses_up_its_cache, "backward changed its cache"),
+        (
+            assert_pure,
+            lambda x: (2 * x, None),
+            lambda dy, _: 2 * dy[0],
+            r"has shape \(3,\), and input 0 has \(2, 3\)",
+        ),
+        (
+            assert_pure,
+            lambda x: (2 * x, None),
+            lambda dy, _: (2 * dy).astype(np.float32),
+            "the gradient of input 0 is float32",
+        ),
+        (
+            assert_pure,
+            lambda x: (x.astype(np.float32), None),
+            lambda dy, _: dy,
+            "y is float32 for float64 inputs",
+        ),
+        (
+            assert_pure,
+            noisy(np.random.default_rng(0)),
+            lambda dy, _: dy,
+            "forward is not deterministic",
+        ),
+        (assert_linear_backward, square, accumulates(), "differs at a second call of backward"),
+        (
+            assert_linear_backward,
+            square,
+            lambda dy, x: np.clip(2 * dy * x, -0.1, 0.1),
+            "not linear in dy",
+        ),
+        (
+            assert_linear_backward,
+            square,
+            lambda dy, x: np.clip(2 * dy * x, -1e6, 1e6),
+            "not linear in dy",
+        ),
+        (
+            assert_linear_backward,
+            square,
+            lambda dy, x: np.where(abs(dy) < 1e-6, 0, 2 * dy * x),
+            "not linear in dy",
+        ),
+        (assert_reentrant, *remembers(), "changes if forward is called again"),
+        (
+            assert_batch_splits,
+            lambda x: (x - x.sum(0), None),
+            lambda dy, _: dy - dy.sum(0),
+            "is not that part of y",
+        ),
+        (
+            assert_batch_splits,
+            lambda x: (x + 0, None),
+            lambda dy, _: dy - dy.sum(0),
+            r"dx of the parts \(cut at 1\) is not dx",
+        ),
+        (
+            assert_dtype_kept,
+            lambda x: (x * np.float64(2), None),
+            lambda dy, _: 2 * dy,
+            "y is float64 for float32",
+        ),
+        (
+            assert_dtype_kept,
+            lambda x: (2 * x, None),
+            lambda dy, _: np.float64(2) * dy,
+            "of input 0 is float64 for float32",
+        ),
+        (assert_gradients, square, lambda dy, x: dy * x, "wrong"),
+    ],
+)
 def test_found(check, forward, backward, message):
     with pytest.raises(AssertionError, match=message):
         check(forward, backward, X.copy())
@@ -93,14 +153,20 @@ def test_gradients_of_weights_must_add_up():
         dx, dw, db = linear_backward(dy, cache)
         return dx, dw / len(dy), db
 
-    with np.errstate(all="ignore"), pytest.raises(AssertionError, match=r"gradients of input 1 .* do not add up"):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(AssertionError, match=r"gradients of input 1 .* do not add up"),
+    ):
         assert_batch_splits(linear_forward, mean_of_dw, X, normal((3, 2), 1), normal((2,), 2))
 
 
 def test_shared_memory_is_found():
-    report = check_function(lambda a, b: (a + b, None), lambda dy, _: (dy, dy), X, X.copy(), names=["a", "b"])
+    report = check_function(
+        lambda a, b: (a + b, None), lambda dy, _: (dy, dy), X, X.copy(), names=["a", "b"]
+    )
     assert report.faults == (
-        "the gradient of a shares memory with the gradient of b: whoever adds to one in place changes both",)
+        "the gradient of a shares memory with the gradient of b: whoever adds to one in place changes both",
+    )
     assert "nothing was compared: mend this first" in str(report)
     report = check_function(lambda a: (a * 1, a), lambda dy, a: a, X, names=["a"])
     assert "the gradient of a shares memory with a" in str(report)
@@ -113,7 +179,12 @@ def test_a_function_for_non_contiguous_inputs_only_is_found():
     assert_pure(flat, lambda dy, _: dy, X)
 
     def by_strides(x):
-        return np.lib.stride_tricks.as_strided(x, x.shape, (x.shape[1] * x.itemsize, x.itemsize)) * 1.0, None
+        return np.lib.stride_tricks.as_strided(
+            x, x.shape, (x.shape[1] * x.itemsize, x.itemsize)
+        ) * 1.0, None
 
-    with np.errstate(all="ignore"), pytest.raises(AssertionError, match="y differs for non-contiguous inputs"):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(AssertionError, match="y differs for non-contiguous inputs"),
+    ):
         assert_pure(by_strides, lambda dy, _: dy, X)

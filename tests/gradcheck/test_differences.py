@@ -28,7 +28,7 @@ FUNCTIONS = {
     "exp": (np.exp, np.exp),
     "flat": (lambda x: np.sin(1e-3 * x), lambda x: 1e-3 * np.cos(1e-3 * x)),
     "log": (lambda x: np.log(abs(x)), lambda x: 1 / x),
-    "runge": (lambda x: 1 / (1 + 25 * x * x), lambda x: -50 * x / (1 + 25 * x * x)**2),
+    "runge": (lambda x: 1 / (1 + 25 * x * x), lambda x: -50 * x / (1 + 25 * x * x) ** 2),
     "linear": (lambda x: 3 * x, lambda x: 3 + 0 * x),
 }
 BOTH = pytest.mark.parametrize("wide", [np.longdouble, np.float64])
@@ -44,7 +44,10 @@ def test_the_error_is_below_its_estimate(name, wide, seed):
     wanted = slope(x.astype(wide))
     assert not kinks.any()
     assert np.all(abs(found - wanted) <= 2 * estimates + 4 * np.finfo(wide).eps * abs(wanted))
-    assert np.all(estimates <= max(2e-14, 1e5 * np.finfo(wide).eps) * (abs(wanted) + 1e-3 * abs(wanted).max() + 1))
+    assert np.all(
+        estimates
+        <= max(2e-14, 1e5 * np.finfo(wide).eps) * (abs(wanted) + 1e-3 * abs(wanted).max() + 1)
+    )
 
 
 @BOTH
@@ -67,7 +70,9 @@ def test_a_kink_beside_x_does_not_disturb(distance, side):
 
 @given(st.floats(-5, 5), st.floats(0.1, 3))
 def test_a_kink_at_x(left, gap):
-    found, estimates, kinks = slopes(lambda x: np.where(x < 0, left * x, (left + gap) * x), np.array([0.0, 1.0]), WIDE)
+    found, estimates, kinks = slopes(
+        lambda x: np.where(x < 0, left * x, (left + gap) * x), np.array([0.0, 1.0]), WIDE
+    )
     assert kinks.tolist() == [True, False]
     assert float(found[0]) == pytest.approx(left + gap / 2, rel=1e-9, abs=1e-9)
     assert float(estimates[0]) == pytest.approx(gap / 2, rel=1e-9)

@@ -66,7 +66,9 @@ def test_the_command_on_a_gpu_checks_its_kernels(capsys, monkeypatch):
     def counted(name, twin):
         return lambda *args, **options: called.add(name) or twin(*args, **options)
 
-    monkeypatch.setattr(kernels, "TWINS", {name: counted(name, twin) for name, twin in kernels.TWINS.items()})
+    monkeypatch.setattr(
+        kernels, "TWINS", {name: counted(name, twin) for name, twin in kernels.TWINS.items()}
+    )
     with strict.installed():
         assert main(["gradcheck", "--device", "cuda"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -76,14 +78,30 @@ def test_the_command_on_a_gpu_checks_its_kernels(capsys, monkeypatch):
 
 
 def test_the_command_finds_what_is_wrong_on_a_gpu_only(capsys, monkeypatch):
-    softmax_right, layernorm_right = (kernels.TWINS[f"{name}_backward"] for name in ("softmax", "layernorm"))
-    monkeypatch.setitem(kernels.TWINS, "softmax_backward", lambda dy, y: (1 + 1e-6) * softmax_right(dy, y))
-    monkeypatch.setitem(kernels.TWINS, "layernorm_backward",             # not linear, which is found sooner
-                        lambda dy, cache: tuple(abs(g) for g in layernorm_right(dy, cache)))
-    monkeypatch.setattr(suite, "layer_checks", lambda **xp: {"softmax": layer_checks(**xp)["softmax"]})
-    monkeypatch.setattr(suite, "OPTIONS", {name: values[:1] for name, values in suite.OPTIONS.items()})
+    softmax_right, layernorm_right = (
+        kernels.TWINS[f"{name}_backward"] for name in ("softmax", "layernorm")
+    )
+    monkeypatch.setitem(
+        kernels.TWINS, "softmax_backward", lambda dy, y: (1 + 1e-6) * softmax_right(dy, y)
+    )
+    monkeypatch.setitem(
+        kernels.TWINS,
+        "layernorm_backward",  # not linear, which is found sooner
+        lambda dy, cache: tuple(abs(g) for g in layernorm_right(dy, cache)),
+    )
+    monkeypatch.setattr(
+        suite, "layer_checks", lambda **xp: {"softmax": layer_checks(**xp)["softmax"]}
+    )
+    monkeypatch.setattr(
+        suite, "OPTIONS", {name: values[:1] for name, values in suite.OPTIONS.items()}
+    )
     monkeypatch.setitem(presets, "tiny", ViTConfig(**suite.MODEL))
-    args = ["gradcheck", "--all", "--preset", "tiny"]                    # a layer, a model of the suite, one by its name
+    args = [
+        "gradcheck",
+        "--all",
+        "--preset",
+        "tiny",
+    ]  # a layer, a model of the suite, one by its name
     with strict.installed():
         assert main(args) == 0
         assert "\n3 checked in " in capsys.readouterr().out

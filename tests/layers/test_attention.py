@@ -22,22 +22,35 @@ from numpyvit.testing import (
 def draw_qkv(shape, queries, seed, dropout):
     """q, k, v and a mask (B, h, M, N) or None."""
     B, N, h, E = shape
-    q, k, v = normal((B, h, queries, E), seed), normal((B, h, N, E), seed + 1), normal((B, h, N, E), seed + 2)
+    q, k, v = (
+        normal((B, h, queries, E), seed),
+        normal((B, h, N, E), seed + 1),
+        normal((B, h, N, E), seed + 2),
+    )
     return q, k, v, (normal((B, h, queries, N), seed + 3) > 0) * 2.0 if dropout else None
 
 
 @given(shapes_BNhE(), st.integers(1, 4), st.booleans(), seeds)
 def test_textbook_gradients(shape, queries, dropout, seed):
     q, k, v, mask = draw_qkv(shape, queries, seed, dropout)
-    assert_gradients(lambda q, k, v: attention_forward(q, k, v, mask), attention_backward, q, k, v,
-                     tolerance=SHARP, zero=["input 0", "input 1", "input 2"])    # one key, or all dropped: nothing to learn
+    assert_gradients(
+        lambda q, k, v: attention_forward(q, k, v, mask),
+        attention_backward,
+        q,
+        k,
+        v,
+        tolerance=SHARP,
+        zero=["input 0", "input 1", "input 2"],
+    )  # one key, or all dropped: nothing to learn
 
 
 @given(shapes_BNhE(), st.integers(1, 4), st.booleans(), seeds)
 def test_keys_first_equals_the_textbook(shape, queries, dropout, seed):
     q, k, v, mask = draw_qkv(shape, queries, seed, dropout)
     o, cache = attention_forward(q, k, v, mask)
-    o_fast, cache_fast = keys_first_forward(q, k, v, None if mask is None else mask.transpose(3, 0, 1, 2))
+    o_fast, cache_fast = keys_first_forward(
+        q, k, v, None if mask is None else mask.transpose(3, 0, 1, 2)
+    )
     assert close(o_fast, o)
     do = normal(o.shape, seed + 4)
     out = [np.empty_like(q), np.empty_like(k), np.empty_like(v)]
@@ -58,21 +71,31 @@ def test_contract(shape, bias, rows, seed):
 def test_contract_with_turned_queries_and_keys(B, heads, each_image, seed):
     layer, turn = Attention(4 * heads, heads), turns((2, 2), 4)
     x = normal((B, 4, 4 * heads), seed)
-    if each_image:                                                       # as after patch dropout
+    if each_image:  # as after patch dropout
         turn = turn[np.random.default_rng(seed).integers(0, 4, (B, 4))]
     check_layer_contract(layer, x, seed, turn=turn, splits=not each_image, tolerance=SHARP)
     check_layer_contract(layer, x, seed, turn=turn, rows=2, splits=not each_image, tolerance=SHARP)
     params = init(layer, seed, np.float64)
-    assert close(layer.forward(params, x, turn=turn, rows=2)[0], layer.forward(params, x, turn=turn)[0][:, :2])
+    assert close(
+        layer.forward(params, x, turn=turn, rows=2)[0],
+        layer.forward(params, x, turn=turn)[0][:, :2],
+    )
 
 
 @given(shapes_BNhE(), st.sampled_from([None, 1]), seeds)
 def test_contract_with_dropout_of_the_probabilities(shape, rows, seed):
     B, N, h, E = shape
     layer = Attention(h * E, h, dropout=0.4)
-    check_layer_contract(layer, normal((B, N, h * E), seed), seed, splits=False, rows=rows,
-                         zero=["x", "qkv.w", "qkv.b", "proj.w"],          # all may be dropped
-                         rng=lambda: np.random.default_rng(seed), tolerance=SHARP)
+    check_layer_contract(
+        layer,
+        normal((B, N, h * E), seed),
+        seed,
+        splits=False,
+        rows=rows,
+        zero=["x", "qkv.w", "qkv.b", "proj.w"],  # all may be dropped
+        rng=lambda: np.random.default_rng(seed),
+        tolerance=SHARP,
+    )
 
 
 @given(shapes_BNhE(max_N=6), st.sampled_from([0.0, 0.4]), seeds)
@@ -116,7 +139,7 @@ def test_scores_are_scaled_by_the_heads_width():
     q, k = np.full((1, 2, 1, 4), 3.0), np.stack([np.zeros((1, 2, 4)), np.ones((1, 2, 4))], axis=2)
     v = np.stack([np.zeros((1, 2, 4)), np.ones((1, 2, 4))], axis=2)
     o, _ = attention_forward(q, k, v)
-    assert o[0, 0, 0, 0] == pytest.approx(1 / (1 + np.exp(-12 / 2)))      # q.k = 12, sqrt(E) = 2
+    assert o[0, 0, 0, 0] == pytest.approx(1 / (1 + np.exp(-12 / 2)))  # q.k = 12, sqrt(E) = 2
 
 
 @pytest.mark.parametrize("scale", [1e4, -1e4])

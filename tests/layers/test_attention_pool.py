@@ -12,7 +12,11 @@ def draw(shape, rows, bias, dropout, seed):
     """x, w, b or None, and a mask (N, B, h, rows) or None."""
     B, N, h, E = shape
     D = h * E
-    x, w, b = normal((B, N, D), seed), normal((D, 3 * D), seed + 1), normal((3 * D,), seed + 2) if bias else None
+    x, w, b = (
+        normal((B, N, D), seed),
+        normal((D, 3 * D), seed + 1),
+        normal((3 * D,), seed + 2) if bias else None,
+    )
     return x, w, b, (normal((N, B, h, min(rows, N)), seed + 3) > 0) * 2.0 if dropout else None
 
 
@@ -23,7 +27,9 @@ def test_equals_the_textbook(shape, rows, bias, dropout, seed):
     rows = min(rows, N)
     x, w, b, mask = draw(shape, rows, bias, dropout, seed)
     q, k, v = split_heads(x @ w + (b if bias else 0), 3, h)
-    o, cache = attention_forward(q[:, :, :rows], k, v, mask.transpose(1, 2, 3, 0) if dropout else None)
+    o, cache = attention_forward(
+        q[:, :, :rows], k, v, mask.transpose(1, 2, 3, 0) if dropout else None
+    )
     few, few_cache = few_queries_forward(x, w, b, h, rows, mask)
     assert close(few, o.transpose(0, 2, 1, 3).reshape(B, rows, h * E))
 
@@ -42,5 +48,12 @@ def test_equals_the_textbook(shape, rows, bias, dropout, seed):
 def test_gradients(shape, rows, dropout, seed):
     _, N, h, _ = shape
     x, w, b, mask = draw(shape, rows, True, dropout, seed)
-    assert_gradients(lambda x, w, b: few_queries_forward(x, w, b, h, min(rows, N), mask), few_queries_backward, x, w, b,
-                     tolerance=SHARP, zero=["input 0", "input 1", "input 2"])    # one key, or all dropped: nothing to learn
+    assert_gradients(
+        lambda x, w, b: few_queries_forward(x, w, b, h, min(rows, N), mask),
+        few_queries_backward,
+        x,
+        w,
+        b,
+        tolerance=SHARP,
+        zero=["input 0", "input 1", "input 2"],
+    )  # one key, or all dropped: nothing to learn

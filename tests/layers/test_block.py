@@ -23,12 +23,20 @@ def test_contract(shape, gelu, bias, rows, seed):
 def test_contract_with_every_dropout(shape, rows, seed):
     B, N, (D, h) = shape
     block = Block(D, h, 3, eps=0.3, dropout=0.2, attention_dropout=0.2, drop_path=0.2)
-    check_layer_contract(block, normal((B, N, D), seed), seed, splits=False, rows=rows,
-                         rng=lambda: np.random.default_rng(seed), zero=block_names(block), tolerance=SHARP)
+    check_layer_contract(
+        block,
+        normal((B, N, D), seed),
+        seed,
+        splits=False,
+        rows=rows,
+        rng=lambda: np.random.default_rng(seed),
+        zero=block_names(block),
+        tolerance=SHARP,
+    )
 
 
 def block_names(block):
-    return [name for name, _ in named_params(block)]                     # a dropped branch learns nothing
+    return [name for name, _ in named_params(block)]  # a dropped branch learns nothing
 
 
 @given(shapes, st.sampled_from(["dropout", "drop_path"]), seeds)
@@ -37,7 +45,9 @@ def test_the_masks_are_where_they_belong(shape, kind, seed):
     B, N, (D, h) = shape
     block = Block(D, h, 3, eps=0.3, **{kind: 0.5})
     params, x, rng = noisy(block, seed), normal((B, N, D), seed), np.random.default_rng(seed)
-    masks = [draw_mask(rng, (B, N, D) if kind == "dropout" else (B, 1, 1), 0.5, x) for _ in range(2)]
+    masks = [
+        draw_mask(rng, (B, N, D) if kind == "dropout" else (B, 1, 1), 0.5, x) for _ in range(2)
+    ]
     a, _ = block.attention.forward(params, block.norm1.forward(params, x)[0])
     z = x + a * masks[0]
     a, _ = block.mlp.forward(params, block.norm2.forward(params, z)[0])

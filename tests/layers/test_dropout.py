@@ -30,8 +30,11 @@ def add_branch(a, p, rng):
     return add_branch_forward(np.zeros_like(a), a, p, p / 2, rng, a.shape)
 
 
-PAIRS = {"dropout": (dropout_forward, dropout_backward), "drop path": (drop_path_forward, drop_path_backward),
-         "add branch": (add_branch, add_branch_backward)}
+PAIRS = {
+    "dropout": (dropout_forward, dropout_backward),
+    "drop path": (drop_path_forward, drop_path_backward),
+    "add branch": (add_branch, add_branch_backward),
+}
 
 
 @given(shapes_BND(), st.sampled_from(list(PAIRS)), st.sampled_from([0.1, 0.5]), seeds)
@@ -42,7 +45,7 @@ def test_contract(shape, name, p, seed):
         return f(x, p, np.random.default_rng(seed))
 
     x = normal(shape, seed)
-    assert_gradients(forward, backward, x, zero=["input 0"], tolerance=SHARP)             # all may be dropped
+    assert_gradients(forward, backward, x, zero=["input 0"], tolerance=SHARP)  # all may be dropped
     assert_linear_backward(forward, backward, x, seed=seed)
     assert_pure(forward, backward, x, seed=seed)
     assert_dtype_kept(forward, backward, x, seed=seed)
@@ -73,7 +76,9 @@ def test_drop_path_drops_whole_images():
     assert {tuple(row) for row in y.reshape(200, 6).tolist()} == {(0.0,) * 6, (2.0,) * 6}
 
 
-@pytest.mark.parametrize("pair", [PAIRS["dropout"], PAIRS["drop path"]], ids=["dropout", "drop path"])
+@pytest.mark.parametrize(
+    "pair", [PAIRS["dropout"], PAIRS["drop path"]], ids=["dropout", "drop path"]
+)
 @pytest.mark.parametrize(("p", "rng"), [(0.0, np.random.default_rng(0)), (0.5, None)])
 def test_off_in_evaluation_and_at_zero(pair, p, rng):
     x = normal((2, 3, 4), 0)

@@ -28,7 +28,7 @@ def exact_erf(x: Decimal) -> Decimal:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
 def test_erf_is_right_to_the_last_digits(dtype):
-    x = np.arange(-113, 114).astype(dtype) / dtype(16)                   # exact in every dtype
+    x = np.arange(-113, 114).astype(dtype) / dtype(16)  # exact in every dtype
     wanted = np.array([dtype(str(exact_erf(Decimal(k) / 16))) for k in range(-113, 114)])
     for f in (erf, erf_series):
         y = f(x)

@@ -10,7 +10,9 @@ from numpyvit.testing import check_layer_contract, normal, seeds
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3), seeds)
 def test_contract(batch, width, classes, hidden, seed):
-    check_layer_contract(Head(width, classes, hidden), normal((batch, width), seed), seed, tolerance=SHARP)
+    check_layer_contract(
+        Head(width, classes, hidden), normal((batch, width), seed), seed, tolerance=SHARP
+    )
 
 
 def test_the_hidden_layer_has_a_nonlinearity():

@@ -20,7 +20,9 @@ features = st.integers(1, 4)
 
 @given(shapes_BND(), features, st.booleans(), seeds)
 def test_contract(shape, d_out, bias, seed):
-    check_layer_contract(Linear(shape[-1], d_out, bias=bias), normal(shape, seed), seed, tolerance=SHARP)
+    check_layer_contract(
+        Linear(shape[-1], d_out, bias=bias), normal(shape, seed), seed, tolerance=SHARP
+    )
 
 
 @given(linear_args_BIO())
@@ -32,7 +34,11 @@ def test_the_plain_pair(args):
 
 @given(st.lists(features, max_size=3), features, features, seeds)
 def test_any_leading_axes(lead, d_in, d_out, seed):
-    inputs = normal((*lead, d_in), seed), normal((d_in, d_out), seed + 1), normal((d_out,), seed + 2)
+    inputs = (
+        normal((*lead, d_in), seed),
+        normal((d_in, d_out), seed + 1),
+        normal((d_out,), seed + 2),
+    )
     assert_gradients(linear_forward, linear_backward, *inputs, tolerance=SHARP)
     y, _ = linear_forward(*inputs)
     assert y.shape == (*lead, d_out)

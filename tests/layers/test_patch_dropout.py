@@ -54,7 +54,9 @@ def test_every_patch_is_left_out_as_often():
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_it_can_be_left_off_and_workers_agree(pooling):
-    config = ViTConfig(8, 2, 1, 3, width=8, depth=2, heads=2, mlp_width=8, pooling=pooling, patch_dropout=0.5)
+    config = ViTConfig(
+        8, 2, 1, 3, width=8, depth=2, heads=2, mlp_width=8, pooling=pooling, patch_dropout=0.5
+    )
     model, x, labels = ViT(config), normal((6, 8, 8, 1), 0), np.arange(6) % 3
     params = model.init(0, np.float64)
     found = {}

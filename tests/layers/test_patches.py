@@ -17,7 +17,12 @@ from numpyvit.testing import assert_gradients, check_layer_contract, normal, see
 @given(shapes_BHWC(), st.integers(1, 4), st.integers(0, 3), seeds)
 def test_contract(shapes, width, overlap, seed):
     (B, H, W, C), patch = shapes
-    check_layer_contract(PatchEmbed((H, W), patch, C, width, overlap), normal((B, H, W, C), seed), seed, tolerance=SHARP)
+    check_layer_contract(
+        PatchEmbed((H, W), patch, C, width, overlap),
+        normal((B, H, W, C), seed),
+        seed,
+        tolerance=SHARP,
+    )
 
 
 @given(shapes_BHWC(), seeds)
@@ -25,8 +30,12 @@ def test_unpatchify_is_the_inverse_and_the_backward(shapes, seed):
     (B, H, W, C), patch = shapes
     images = normal((B, H, W, C), seed)
     assert np.array_equal(unpatchify(patchify(images, patch), patch, (H, W)), images)
-    assert_gradients(lambda x: (patchify(x, patch), None), lambda dy, _: unpatchify(dy, patch, (H, W)), images,
-                     tolerance=SHARP)
+    assert_gradients(
+        lambda x: (patchify(x, patch), None),
+        lambda dy, _: unpatchify(dy, patch, (H, W)),
+        images,
+        tolerance=SHARP,
+    )
 
 
 @given(shapes_BHWC(), st.integers(1, 3), st.sampled_from([0, 0, 1, 2]), seeds)
@@ -45,7 +54,10 @@ def test_equals_a_convolution_whose_stride_is_the_patch(shapes, width, overlap, 
                 for di in range(-overlap, p1 + overlap):
                     for dj in range(-overlap, p2 + overlap):
                         if 0 <= i * p1 + di < H and 0 <= j * p2 + dj < W:
-                            total += images[b, i * p1 + di, j * p2 + dj] @ kernel[di + overlap, dj + overlap]
+                            total += (
+                                images[b, i * p1 + di, j * p2 + dj]
+                                @ kernel[di + overlap, dj + overlap]
+                            )
                 assert np.allclose(y[b, i, j], total, rtol=0, atol=1e-12)
 
 
@@ -53,16 +65,27 @@ def test_equals_a_convolution_whose_stride_is_the_patch(shapes, width, overlap, 
 def test_patches_that_overlap_have_the_others_in_their_middle(shapes, overlap, seed):
     (B, H, W, C), (p1, p2) = shapes
     images = normal((B, H, W, C), seed)
-    wide = overlapping_patchify(images, (p1, p2), overlap).reshape(B, -1, p1 + 2 * overlap, p2 + 2 * overlap, C)
+    wide = overlapping_patchify(images, (p1, p2), overlap).reshape(
+        B, -1, p1 + 2 * overlap, p2 + 2 * overlap, C
+    )
     middle = wide[:, :, overlap:-overlap, overlap:-overlap]
     assert np.array_equal(middle.reshape(B, -1, p1 * p2 * C), patchify(images, (p1, p2)))
-    assert_gradients(lambda x: (overlapping_patchify(x, (p1, p2), overlap), None),
-                     lambda dy, _: overlapping_unpatchify(dy, (p1, p2), overlap, (H, W)), images, tolerance=SHARP)
+    assert_gradients(
+        lambda x: (overlapping_patchify(x, (p1, p2), overlap), None),
+        lambda dy, _: overlapping_unpatchify(dy, (p1, p2), overlap, (H, W)),
+        images,
+        tolerance=SHARP,
+    )
 
 
 def test_a_patch_is_a_square_of_the_image_and_not_a_run_of_pixels():
     image = np.arange(16.0).reshape(1, 4, 4, 1)
-    assert patchify(image, (2, 2))[0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    assert patchify(image, (2, 2))[0].tolist() == [
+        [0, 1, 4, 5],
+        [2, 3, 6, 7],
+        [8, 9, 12, 13],
+        [10, 11, 14, 15],
+    ]
 
 
 def test_no_gradient_for_the_image_where_none_is_needed():

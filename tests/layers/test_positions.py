@@ -17,7 +17,9 @@ def test_contract_of_the_class_token(shape, seed):
 
 @given(shapes_BND(), seeds)
 def test_contract_of_learned_positions(shape, seed):
-    check_layer_contract(Positions(*shape[1:]), normal(shape, seed), seed, splits=True, tolerance=SHARP)
+    check_layer_contract(
+        Positions(*shape[1:]), normal(shape, seed), seed, splits=True, tolerance=SHARP
+    )
 
 
 @given(shapes_BND(), seeds)
@@ -35,6 +37,8 @@ def test_sinusoidal_by_the_formula(n, width):
     for pos in (0, n // 2, n - 1):
         for j in range(width):
             angle = pos / 10000 ** (2 * (j // 2) / width)
-            assert table[pos, j] == pytest.approx(math.cos(angle) if j % 2 else math.sin(angle), abs=1e-12)
+            assert table[pos, j] == pytest.approx(
+                math.cos(angle) if j % 2 else math.sin(angle), abs=1e-12
+            )
     with pytest.raises(ValueError, match="read-only"):
         table[0, 0] = 1

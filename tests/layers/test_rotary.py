@@ -22,7 +22,11 @@ grids = st.tuples(st.integers(1, 3), st.integers(1, 3))
 def test_contract(grid, B, first, each_image, by_head, seed):
     turn = turns(grid, 8, first)
     x = normal((B, len(turn), *((2,) if by_head else ()), 8), seed)
-    turn = turn[np.random.default_rng(seed).integers(0, len(turn), x.shape[:2])] if each_image else turn
+    turn = (
+        turn[np.random.default_rng(seed).integers(0, len(turn), x.shape[:2])]
+        if each_image
+        else turn
+    )
 
     def forward(x):
         return rotary_forward(x, turn)
@@ -52,7 +56,10 @@ def test_by_the_real_formula(rows, columns, seed):
 def test_scores_see_only_how_far_apart(down, right, seed):
     """The same q and k at all places: the score of two tokens is that of the two that lie `down` and `right` of them."""
     q, k = normal((8,), seed), normal((8,), seed + 1)
-    q, k = (rotary_forward(np.tile(t, (1, 25, 1)), turns((5, 5), 8))[0][0].reshape(5, 5, 8) for t in (q, k))
+    q, k = (
+        rotary_forward(np.tile(t, (1, 25, 1)), turns((5, 5), 8))[0][0].reshape(5, 5, 8)
+        for t in (q, k)
+    )
     scores = np.einsum("ijc,klc->ijkl", q, k)
     h, w = 5 - down, 5 - right
     assert close(scores[:h, :w, :h, :w], scores[down:, right:, down:, right:])
@@ -75,4 +82,6 @@ def test_half_precision():
 
 def test_of_any_layout():
     x = normal((2, 4, 16), 0)[..., ::2]
-    assert np.array_equal(rotary_forward(x, turns((2, 2), 8))[0], rotary_forward(x.copy(), turns((2, 2), 8))[0])
+    assert np.array_equal(
+        rotary_forward(x, turns((2, 2), 8))[0], rotary_forward(x.copy(), turns((2, 2), 8))[0]
+    )

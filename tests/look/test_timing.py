@@ -12,7 +12,9 @@ CONFIG = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=12, head_hid
 def flops(calls, monkeypatch):
     """Of functions that call np.matmul."""
     total = [0]
-    monkeypatch.setattr(np, "matmul", lambda x, y, out: total.__setitem__(0, total[0] + 2 * out.size * x.shape[-1]))
+    monkeypatch.setattr(
+        np, "matmul", lambda x, y, out: total.__setitem__(0, total[0] + 2 * out.size * x.shape[-1])
+    )
     for call in calls:
         call()
     monkeypatch.undo()
@@ -24,8 +26,10 @@ def test_the_products_are_all_of_the_models(monkeypatch):
     forward, backward = products(CONFIG, B)
     wanted = B * sum(row[3] for row in costs(CONFIG))
     assert flops([c for calls in forward.values() for c in calls], monkeypatch) == wanted
-    embed = flops(forward["embed"], monkeypatch)                         # whose input needs no gradient
-    assert flops([c for calls in backward.values() for c in calls], monkeypatch) == 2 * wanted - embed
+    embed = flops(forward["embed"], monkeypatch)  # whose input needs no gradient
+    assert (
+        flops([c for calls in backward.values() for c in calls], monkeypatch) == 2 * wanted - embed
+    )
 
 
 def test_a_stopwatch_counts_what_is_inside_once(monkeypatch):
@@ -43,7 +47,13 @@ def test_a_stopwatch_counts_what_is_inside_once(monkeypatch):
 
 def test_every_layer_is_timed_and_the_model_left_as_it_was():
     rows = layer_times(CONFIG, 4, repeats=2)
-    assert set(rows) >= {"embed", "other blocks.norm1", "last block.attention", "head.hidden", "everything else"}
+    assert set(rows) >= {
+        "embed",
+        "other blocks.norm1",
+        "last block.attention",
+        "head.hidden",
+        "everything else",
+    }
     assert all(f > 0 and b > 0 for f, b, _, _ in rows.values())
     assert rows["other blocks.attention.qkv"][2] > 0
     model = ViT(CONFIG)
@@ -56,4 +66,6 @@ def test_the_limit_runs_every_piece(monkeypatch):
         run = limit(CONFIG, 10, workers)
         total = flops([run], monkeypatch)
     forward, backward = products(CONFIG, 4)
-    assert total == 3 * flops([c for part in (forward, backward) for calls in part.values() for c in calls], monkeypatch)
+    assert total == 3 * flops(
+        [c for part in (forward, backward) for calls in part.values() for c in calls], monkeypatch
+    )

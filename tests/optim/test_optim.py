@@ -38,7 +38,11 @@ def test_adamw_by_the_formula(seed, block):
     p, m, v = params.flat.copy(), 0.0, 0.0
     for t, g in enumerate(gradients, 1):
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-        p = p - lr / t * wd * decays * p - lr / t * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        p = (
+            p
+            - lr / t * wd * decays * p
+            - lr / t * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optim, "BLOCK", block)
         run(AdamW(params, (b1, b2), eps, wd), params, gradients, lr)
@@ -146,7 +150,7 @@ def test_the_average_follows_the_weights(seed, block, make):
 def test_orthogonal_makes_all_singular_values_about_one(I, O, seed):
     m = normal((I, O), seed)
     u, s, v = np.linalg.svd(m, full_matrices=False)
-    made = u.T @ orthogonal(m) @ v.T                                     # u and v are its own too
+    made = u.T @ orthogonal(m) @ v.T  # u and v are its own too
     assert np.allclose(made, np.diag(np.diag(made)), atol=1e-9)
     large = s > 0.02 * math.sqrt(np.sum(s**2))
     assert np.all((np.diag(made) > 0.65) & (np.diag(made) < 1.25) | ~large)
@@ -158,11 +162,14 @@ def test_orthogonal_makes_all_singular_values_about_one(I, O, seed):
 @given(seeds)
 def test_muon_by_the_formula(seed):
     params, gradients, _ = draw(seed)
-    start, optimizer = params.copy(), Muon(params, (0.8, 0.95), 1e-3, 0.2, average=0.25, momentum=0.9)
+    start, optimizer = (
+        params.copy(),
+        Muon(params, (0.8, 0.95), 1e-3, 0.2, average=0.25, momentum=0.9),
+    )
     run(optimizer, params, gradients, 0.1)
-    rest = start.copy()                                                  # what is no matrix gets AdamW's step
+    rest = start.copy()  # what is no matrix gets AdamW's step
     run(AdamW(rest, (0.8, 0.95), 1e-3, 0.2), rest, gradients, 0.1)
-    assert np.array_equal(params.flat[params.decayed:], rest.flat[params.decayed:])
+    assert np.array_equal(params.flat[params.decayed :], rest.flat[params.decayed :])
     g = params.zeros_like()
     for name, p in params.params.items():
         if not p.decay:
@@ -171,7 +178,9 @@ def test_muon_by_the_formula(seed):
         for t, flat in enumerate(gradients, 1):
             g.flat[...] = flat
             v = 0.9 * v + g[name]
-            w = w - 0.1 / t * (0.2 * math.sqrt(max(p.shape)) * orthogonal(g[name] + 0.9 * v) + 0.2 * w)
+            w = w - 0.1 / t * (
+                0.2 * math.sqrt(max(p.shape)) * orthogonal(g[name] + 0.9 * v) + 0.2 * w
+            )
         assert np.allclose(params[name], w, rtol=1e-10, atol=1e-12)
 
 
@@ -183,5 +192,8 @@ def test_muon_wants_matrices():
         def forward(self, params, x):
             return x, None
 
-    with pytest.raises(UserError, match=r"a weight of shape \(2, 3, 4\) decays: Muon wants all those to be matrices"):
+    with pytest.raises(
+        UserError,
+        match=r"a weight of shape \(2, 3, 4\) decays: Muon wants all those to be matrices",
+    ):
         Muon(init(Layer()))

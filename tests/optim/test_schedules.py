@@ -8,8 +8,13 @@ from hypothesis import strategies as st
 from numpyvit import schedule, warmup_cosine
 
 
-@given(st.sampled_from(["cosine", "linear"]), st.floats(1e-5, 1), st.integers(0, 20), st.integers(1, 100),
-       st.floats(0, 1e-5))
+@given(
+    st.sampled_from(["cosine", "linear"]),
+    st.floats(1e-5, 1),
+    st.integers(0, 20),
+    st.integers(1, 100),
+    st.floats(0, 1e-5),
+)
 def test_up_then_down(shape, peak, warmup, more, final):
     steps = warmup + more
     rate = schedule(shape, peak, warmup, steps, final)
@@ -26,7 +31,9 @@ def test_up_then_down(shape, peak, warmup, more, final):
 def test_linear_and_constant(warmup, more):
     steps = warmup + more
     linear, constant = (schedule(shape, 0.5, warmup, steps) for shape in ("linear", "constant"))
-    assert [linear(warmup + i) for i in range(more)] == pytest.approx([0.5 * (1 - i / more) for i in range(more)])
+    assert [linear(warmup + i) for i in range(more)] == pytest.approx(
+        [0.5 * (1 - i / more) for i in range(more)]
+    )
     assert {constant(step) for step in range(warmup, 2 * steps)} == {0.5}
     assert [constant(step) for step in range(warmup)] == [linear(step) for step in range(warmup)]
 

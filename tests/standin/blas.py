@@ -13,29 +13,60 @@ import numpy as np
 from . import strict
 
 P, I, LL = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
-PROTOTYPES = {                                         # of cublas_api.h
+PROTOTYPES = {  # of cublas_api.h
     "cublasCreate_v2": (P,),
     "cublasSetStream_v2": (P, P),
     "cublasSetWorkspace_v2": (P, P, ctypes.c_size_t),
     "cublasGemmEx": (P, I, I, I, I, I, P, P, I, I, P, I, I, P, P, I, I, I, I),
-    "cublasGemmStridedBatchedEx": (P, I, I, I, I, I, P, P, I, I, LL, P, I, I, LL, P, P, I, I, LL, I, I, I),
+    "cublasGemmStridedBatchedEx": (
+        P,
+        I,
+        I,
+        I,
+        I,
+        I,
+        P,
+        P,
+        I,
+        I,
+        LL,
+        P,
+        I,
+        I,
+        LL,
+        P,
+        P,
+        I,
+        I,
+        LL,
+        I,
+        I,
+        I,
+    ),
 }
 R = {0: np.dtype("f4"), 1: np.dtype("f8"), 2: np.dtype("f2")}
 COMPUTE_32F, COMPUTE_64F, COMPUTE_TF32, FINE, INVALID = 68, 70, 77, 0, 7
 
 
-def at(pointer: int, dtype: np.dtype, rows: int, columns: int, ld: int, step: int, batch: int) -> np.ndarray:
+def at(
+    pointer: int, dtype: np.dtype, rows: int, columns: int, ld: int, step: int, batch: int
+) -> np.ndarray:
     """(batch, rows, columns), columns first in memory."""
     size = (batch - 1) * step + (columns - 1) * ld + rows
     flat = np.frombuffer((ctypes.c_char * (size * dtype.itemsize)).from_address(pointer), dtype)
     s = dtype.itemsize
-    return np.lib.stride_tricks.as_strided(flat, (batch, rows, columns), (step * s, s, ld * s), writeable=True)
+    return np.lib.stride_tricks.as_strided(
+        flat, (batch, rows, columns), (step * s, s, ld * s), writeable=True
+    )
 
 
 def tf32(x: np.ndarray) -> np.ndarray:
     """Rounded to 10 bits after the point."""
     bits = x.astype("f4").view("u4")
-    return ((bits + np.uint32(0x0FFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & np.uint32(0xFFFFE000)).view("f4")
+    return (
+        (bits + np.uint32(0x0FFF) + ((bits >> np.uint32(13)) & np.uint32(1)))
+        & np.uint32(0xFFFFE000)
+    ).view("f4")
 
 
 class Library:
@@ -56,40 +87,123 @@ class Library:
 
     def setstream(self, handle: int, stream: int) -> int:
         self.streams[handle] = stream
-        self.workspaces.pop(handle, None)              # as there
+        self.workspaces.pop(handle, None)  # as there
         return FINE
 
     def setworkspace(self, handle: int, place: int, size: int) -> int:
         self.workspaces[handle] = size
         return FINE
 
-    def gemmex(self, handle: int, op_a: int, op_b: int, m: int, n: int, k: int, alpha: int, a: int, kind_a: int, lda: int,
-               b: int, kind_b: int, ldb: int, beta: int, c: int, kind_c: int, ldc: int, compute: int, algorithm: int) -> int:
-        return self.gemmstridedbatchedex(handle, op_a, op_b, m, n, k, alpha, a, kind_a, lda, 0, b, kind_b, ldb, 0, beta, c,
-                                         kind_c, ldc, 0, 1, compute, algorithm)
+    def gemmex(
+        self,
+        handle: int,
+        op_a: int,
+        op_b: int,
+        m: int,
+        n: int,
+        k: int,
+        alpha: int,
+        a: int,
+        kind_a: int,
+        lda: int,
+        b: int,
+        kind_b: int,
+        ldb: int,
+        beta: int,
+        c: int,
+        kind_c: int,
+        ldc: int,
+        compute: int,
+        algorithm: int,
+    ) -> int:
+        return self.gemmstridedbatchedex(
+            handle,
+            op_a,
+            op_b,
+            m,
+            n,
+            k,
+            alpha,
+            a,
+            kind_a,
+            lda,
+            0,
+            b,
+            kind_b,
+            ldb,
+            0,
+            beta,
+            c,
+            kind_c,
+            ldc,
+            0,
+            1,
+            compute,
+            algorithm,
+        )
 
-    def gemmstridedbatchedex(self, handle: int, op_a: int, op_b: int, m: int, n: int, k: int, alpha: int, a: int,
-                             kind_a: int, lda: int, step_a: int, b: int, kind_b: int, ldb: int, step_b: int, beta: int,
-                             c: int, kind_c: int, ldc: int, step_c: int, batch: int, compute: int, algorithm: int) -> int:
-        fits = (handle in self.workspaces and self.streams[handle] == strict.get_current_stream().ptr
-                and kind_a == kind_b and (kind_a, kind_c, compute) in
-                [(0, 0, COMPUTE_32F), (0, 0, COMPUTE_TF32), (1, 1, COMPUTE_64F), (2, 0, COMPUTE_32F)]
-                and min(m, n, k, batch) > 0 and algorithm == -1 and op_a in (0, 1) and op_b in (0, 1)
-                and lda >= (k if op_a else m) and ldb >= (n if op_b else k) and ldc >= m)
+    def gemmstridedbatchedex(
+        self,
+        handle: int,
+        op_a: int,
+        op_b: int,
+        m: int,
+        n: int,
+        k: int,
+        alpha: int,
+        a: int,
+        kind_a: int,
+        lda: int,
+        step_a: int,
+        b: int,
+        kind_b: int,
+        ldb: int,
+        step_b: int,
+        beta: int,
+        c: int,
+        kind_c: int,
+        ldc: int,
+        step_c: int,
+        batch: int,
+        compute: int,
+        algorithm: int,
+    ) -> int:
+        fits = (
+            handle in self.workspaces
+            and self.streams[handle] == strict.get_current_stream().ptr
+            and kind_a == kind_b
+            and (kind_a, kind_c, compute)
+            in [(0, 0, COMPUTE_32F), (0, 0, COMPUTE_TF32), (1, 1, COMPUTE_64F), (2, 0, COMPUTE_32F)]
+            and min(m, n, k, batch) > 0
+            and algorithm == -1
+            and op_a in (0, 1)
+            and op_b in (0, 1)
+            and lda >= (k if op_a else m)
+            and ldb >= (n if op_b else k)
+            and ldc >= m
+        )
         if not fits:
             return INVALID
         number: Any = ctypes.c_double if compute == COMPUTE_64F else ctypes.c_float
-        scale, keep = number.from_address(alpha).value, number.from_address(beta).value      # read at the call
+        scale, keep = (
+            number.from_address(alpha).value,
+            number.from_address(beta).value,
+        )  # read at the call
         x = at(a, R[kind_a], *((k, m) if op_a else (m, k)), lda, step_a, batch)
         y = at(b, R[kind_b], *((n, k) if op_b else (k, n)), ldb, step_b, batch)
         z = at(c, R[kind_c], m, n, ldc, step_c, batch)
         x, y = (x.swapaxes(1, 2) if op_a else x), (y.swapaxes(1, 2) if op_b else y)
 
         def work() -> None:
-            left, right = (tf32(x), tf32(y)) if compute == COMPUTE_TF32 else (x.astype(z.dtype), y.astype(z.dtype))
+            left, right = (
+                (tf32(x), tf32(y))
+                if compute == COMPUTE_TF32
+                else (x.astype(z.dtype), y.astype(z.dtype))
+            )
             with np.errstate(all="ignore"):
                 found = scale * (left @ right)
                 z[...] = found + keep * z if keep else found
             strict.flush(z)
+
         strict.now_or_later(work)
         return FINE

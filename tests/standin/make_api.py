@@ -18,7 +18,11 @@ HERE = Path(__file__).parent
 def from_signature(signature: inspect.Signature) -> list[str]:
     found = []
     for p in signature.parameters.values():
-        if p.kind == p.KEYWORD_ONLY and "*" not in found and not any(f.startswith("*") for f in found):
+        if (
+            p.kind == p.KEYWORD_ONLY
+            and "*" not in found
+            and not any(f.startswith("*") for f in found)
+        ):
             found.append("*")
         if p.kind == p.VAR_KEYWORD:
             found.append("**")
@@ -45,9 +49,15 @@ def from_doc(doc: str) -> list[str]:
 
 def parameters(f: Any) -> list[str]:
     import cupy
+
     if isinstance(f, cupy.ufunc):
-        return [*(f"x{i}" for i in range(1, f.nin + 1)), *(f"out{i}=" if f.nout > 1 else "out=" for i in range(f.nout)),
-                "*", "casting=", "dtype="]
+        return [
+            *(f"x{i}" for i in range(1, f.nin + 1)),
+            *(f"out{i}=" if f.nout > 1 else "out=" for i in range(f.nout)),
+            "*",
+            "casting=",
+            "dtype=",
+        ]
     try:
         return [p for p in from_signature(inspect.signature(f)) if p != "self"]
     except (ValueError, TypeError):
@@ -58,11 +68,15 @@ def public(space: Any) -> dict[str, list[str]]:
     found = {}
     for name in sorted(dir(space)):
         f = getattr(space, name, None)
-        if (name.startswith("_") and not name.startswith("__")) or not callable(f) or isinstance(f, type):
+        if (
+            (name.startswith("_") and not name.startswith("__"))
+            or not callable(f)
+            or isinstance(f, type)
+        ):
             continue
         try:
             found[name] = parameters(f)
-        except ValueError:                             # operators, some of which say nothing
+        except ValueError:  # operators, some of which say nothing
             if name.startswith("__"):
                 found[name] = ["*others"]
     return found
@@ -70,14 +84,39 @@ def public(space: Any) -> dict[str, list[str]]:
 
 def main() -> None:
     import cupy
-    attributes = [n for n in sorted(dir(cupy.ndarray)) if not n.startswith("_") and not callable(getattr(cupy.ndarray, n))]
-    api = {"version": cupy.__version__, "functions": public(cupy), "methods": public(cupy.ndarray), "attributes": attributes,
-           "ufuncs": sorted(n for n in dir(cupy) if isinstance(getattr(cupy, n, None), cupy.ufunc))}
-    api["functions"]["matmul"] = ["x1", "x2", "out=", "*", "axes=", "axis=", "keepdims=", "casting=", "dtype=", "signature=",
-                                  "order="]                              # its own signature is only (*args, ...)
+
+    attributes = [
+        n
+        for n in sorted(dir(cupy.ndarray))
+        if not n.startswith("_") and not callable(getattr(cupy.ndarray, n))
+    ]
+    api = {
+        "version": cupy.__version__,
+        "functions": public(cupy),
+        "methods": public(cupy.ndarray),
+        "attributes": attributes,
+        "ufuncs": sorted(n for n in dir(cupy) if isinstance(getattr(cupy, n, None), cupy.ufunc)),
+    }
+    api["functions"]["matmul"] = [
+        "x1",
+        "x2",
+        "out=",
+        "*",
+        "axes=",
+        "axis=",
+        "keepdims=",
+        "casting=",
+        "dtype=",
+        "signature=",
+        "order=",
+    ]  # its own signature is only (*args, ...)
     lines = []
     for key, value in api.items():
-        rows = ",\n".join(f'  "{k}": {json.dumps(v)}' for k, v in value.items()) if isinstance(value, dict) else ""
+        rows = (
+            ",\n".join(f'  "{k}": {json.dumps(v)}' for k, v in value.items())
+            if isinstance(value, dict)
+            else ""
+        )
         lines.append(f'"{key}": ' + ("{\n" + rows + "\n}" if rows else json.dumps(value)))
     (HERE / "api.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

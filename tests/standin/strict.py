@@ -28,12 +28,23 @@ import numpy as np
 API = json.loads((Path(__file__).parent / "api.json").read_text())
 UPLOADS = {"asarray", "array"}
 DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
-WAITING = {"sort", "argsort"}                          # for the device, at their end
-SILENT = {"unique", "nonzero", "bincount"}             # which read something of it
-BLAS = {"matmul", "dot", "vdot", "inner", "outer", "tensordot", "einsum", "__matmul__", "__rmatmul__", "__imatmul__"}
-IN_PLACE = {"fill", "sort", "put", "partition"}        # methods
-reads = 0                                              # how often something was brought to the host
-tape: list[Callable[[], object]] | None = None         # the work of a stream that is being captured
+WAITING = {"sort", "argsort"}  # for the device, at their end
+SILENT = {"unique", "nonzero", "bincount"}  # which read something of it
+BLAS = {
+    "matmul",
+    "dot",
+    "vdot",
+    "inner",
+    "outer",
+    "tensordot",
+    "einsum",
+    "__matmul__",
+    "__rmatmul__",
+    "__imatmul__",
+}
+IN_PLACE = {"fill", "sort", "put", "partition"}  # methods
+reads = 0  # how often something was brought to the host
+tape: list[Callable[[], object]] | None = None  # the work of a stream that is being captured
 
 
 class Refused(TypeError):
@@ -52,8 +63,13 @@ def signature(kind: str, name: str) -> inspect.Signature:
             found.append(P(text[1:], P.VAR_POSITIONAL))
             by_name = True
         else:
-            found.append(P(text.rstrip("="), P.KEYWORD_ONLY if by_name else P.POSITIONAL_OR_KEYWORD,
-                           default=None if text.endswith("=") else P.empty))
+            found.append(
+                P(
+                    text.rstrip("="),
+                    P.KEYWORD_ONLY if by_name else P.POSITIONAL_OR_KEYWORD,
+                    default=None if text.endswith("=") else P.empty,
+                )
+            )
     return inspect.Signature(found)
 
 
@@ -74,7 +90,7 @@ def outer(x: Any) -> Any:
     """x as the stand-in's, with what is too small for a normal float put to zero."""
     if isinstance(x, (np.ndarray, np.generic)):
         a = np.asarray(x)
-        return ndarray(a if a.base is not None else flush(a))          # a view was flushed before
+        return ndarray(a if a.base is not None else flush(a))  # a view was flushed before
     if isinstance(x, (list, tuple)):
         return type(x)(outer(item) for item in x)
     return x
@@ -101,10 +117,14 @@ def captured(f: Callable[[], Any], used: Any) -> Any:
     result = f()
     if tape is None:
         return result
-    if isinstance(result, (list, tuple)) and any(isinstance(r, ndarray) and r._a.base is None for r in result):
+    if isinstance(result, (list, tuple)) and any(
+        isinstance(r, ndarray) and r._a.base is None for r in result
+    ):
         raise Refused("the stand-in does not capture what returns several new arrays")
-    if isinstance(result, ndarray) and not any(np.may_share_memory(result._a, a) for a in used if isinstance(a, np.ndarray)):
-        tape.append(lambda: np.copyto(result._a, f()._a))                # else it is a view
+    if isinstance(result, ndarray) and not any(
+        np.may_share_memory(result._a, a) for a in used if isinstance(a, np.ndarray)
+    ):
+        tape.append(lambda: np.copyto(result._a, f()._a))  # else it is a view
     return result
 
 
@@ -123,10 +143,14 @@ def call(kind: str, name: str, f: Any, args: tuple, kwargs: dict, me: Any = None
         if isinstance(args[0], (list, tuple)) and any(isinstance(a, ndarray) for a in args[0]):
             raise Refused(f"cupy.{name} of a list of arrays: use stack")
         if not isinstance(given[next(iter(given))], ndarray):
-            not_while_capturing(f"cupy.{name} of the host's data", "its place in memory may be another by the time")
+            not_while_capturing(
+                f"cupy.{name} of the host's data", "its place in memory may be another by the time"
+            )
         args = tuple(a._a if isinstance(a, ndarray) else a for a in args)
         result = f(*args, **kwargs)
-        return ndarray(result if isinstance(given[next(iter(given))], ndarray) else flush(result.copy()))
+        return ndarray(
+            result if isinstance(given[next(iter(given))], ndarray) else flush(result.copy())
+        )
     what = f"cupy.{name}"
     if name in SILENT:
         raise Refused(f"{what} waits for the device in silence, to see how much there is")
@@ -138,7 +162,7 @@ def call(kind: str, name: str, f: Any, args: tuple, kwargs: dict, me: Any = None
     named = {k: inner(v, what) for k, v in kwargs.items()}
 
     def work() -> Any:
-        with np.errstate(all="ignore"):                                  # a GPU does not warn
+        with np.errstate(all="ignore"):  # a GPU does not warn
             return outer(f(*plain, **named))
 
     out = given.get("out")
@@ -152,15 +176,18 @@ def call(kind: str, name: str, f: Any, args: tuple, kwargs: dict, me: Any = None
 
 def silent(name: str) -> Any:
     def refuse(self: Any, *args: Any) -> Any:
-        raise Refused(f"{name} of an array of the device would wait for it in silence: read it on purpose, with get()")
+        raise Refused(
+            f"{name} of an array of the device would wait for it in silence: read it on purpose, with get()"
+        )
+
     return refuse
 
 
 class ndarray:
-    __module__ = "cupy"                                # as get_xp asks
+    __module__ = "cupy"  # as get_xp asks
     __slots__ = ("__weakref__", "_a")
-    __array_ufunc__ = None                             # NumPy's functions and operators refuse what has this
-    __hash__ = None                                    # type: ignore[assignment]
+    __array_ufunc__ = None  # NumPy's functions and operators refuse what has this
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, a: np.ndarray) -> None:
         if a.dtype.str[1:] not in DTYPES:
@@ -172,7 +199,9 @@ class ndarray:
             found = getattr(self._a, name)
             return ndarray(found) if isinstance(found, np.ndarray) and name != "base" else found
         if name in API["methods"] and not name.startswith("_"):
-            return lambda *args, **kwargs: call("methods", name, getattr(np.ndarray, name), args, kwargs, self._a)
+            return lambda *args, **kwargs: call(
+                "methods", name, getattr(np.ndarray, name), args, kwargs, self._a
+            )
         raise AttributeError(f"CuPy's arrays have no {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -182,25 +211,35 @@ class ndarray:
             object.__setattr__(self, name, value)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise Refused("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array")
+        raise Refused(
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array"
+        )
 
     def __array_function__(self, func: Any, *args: Any) -> Any:
         raise Refused(f"numpy.{func.__name__} got an array of the device")
 
-    __float__, __int__, __bool__, __index__, __complex__ = map(silent, ("float", "int", "bool", "an index", "complex"))
+    __float__, __int__, __bool__, __index__, __complex__ = map(
+        silent, ("float", "int", "bool", "an index", "complex")
+    )
     item, tolist = silent("item"), silent("tolist")
 
-    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
+    def get(
+        self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
+    ) -> Any:
         global reads
         not_while_capturing("get", "it waits for the device")
         reads += 1
         if out is None:
-            return np.array(self._a, order=order)      # type: ignore[call-overload]
+            return np.array(self._a, order=order)  # type: ignore[call-overload]
         np.copyto(out, self._a)
         return out
 
     def set(self, arr: Any, stream: Any = None) -> None:
-        if not isinstance(arr, np.ndarray) or arr.dtype != self._a.dtype or arr.shape != self._a.shape:
+        if (
+            not isinstance(arr, np.ndarray)
+            or arr.dtype != self._a.dtype
+            or arr.shape != self._a.shape
+        ):
             raise Refused("set takes a NumPy array of the same dtype and shape")
         not_while_capturing("set", "the host's memory may be another by the time")
         self._a[...] = arr
@@ -226,8 +265,15 @@ class ndarray:
         if tape is None:
             return outer(self._a[at])
         # what an index holds is not known yet: what comes out has the shape that any index makes
-        some = tuple(np.zeros_like(i) if isinstance(i, np.ndarray) else i for i in (at if isinstance(at, tuple) else (at,)))
-        result = outer(self._a[some].copy() if some and any(isinstance(i, np.ndarray) for i in some) else self._a[at])
+        some = tuple(
+            np.zeros_like(i) if isinstance(i, np.ndarray) else i
+            for i in (at if isinstance(at, tuple) else (at,))
+        )
+        result = outer(
+            self._a[some].copy()
+            if some and any(isinstance(i, np.ndarray) for i in some)
+            else self._a[at]
+        )
         if not np.may_share_memory(result._a, self._a):
             tape.append(lambda: np.copyto(result._a, self._a[at]))
         return result
@@ -238,6 +284,7 @@ class ndarray:
         def work() -> None:
             self._a[at] = value
             flush(self._a)
+
         now_or_later(work)
 
 
@@ -256,26 +303,48 @@ def operator(name: str) -> Any:
     def method(self: ndarray, *others: Any) -> Any:
         for other in others:
             if isinstance(other, np.ndarray):
-                raise Refused(f"Unsupported type <class 'numpy.ndarray'>: {name} of the device's array and the host's")
+                raise Refused(
+                    f"Unsupported type <class 'numpy.ndarray'>: {name} of the device's array and the host's"
+                )
             if not isinstance(other, (ndarray, int, float, complex, np.generic)):
                 return NotImplemented
         if name in BLAS:
-            not_while_capturing(name, "calling cuBLAS API during stream capture is currently unsupported")
+            not_while_capturing(
+                name, "calling cuBLAS API during stream capture is currently unsupported"
+            )
         plain = [inner(o, name) for o in others]
 
         def work() -> Any:
             with np.errstate(all="ignore"):
                 return outer(f(self._a, *plain))
+
         if name.startswith("__i") and name != "__invert__":
             now_or_later(lambda: (work(), flush(self._a)))
             return self
         return captured(work, [self._a, *plain])
+
     return method
 
 
 ONE = ["neg", "pos", "abs", "invert", "lt", "le", "eq", "ne", "gt", "ge"]
-TWO = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"]
-for _name in (f"__{before}{n}__" for n in ONE + TWO for before in ("", "r", "i") if n in TWO or not before):
+TWO = [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+]
+for _name in (
+    f"__{before}{n}__" for n in ONE + TWO for before in ("", "r", "i") if n in TWO or not before
+):
     if _name in API["methods"]:
         setattr(ndarray, _name, operator(_name))
 
@@ -283,8 +352,15 @@ for _name in (f"__{before}{n}__" for n in ONE + TWO for before in ("", "r", "i")
 def empty(f: Any) -> Any:
     def made(*args: Any, **kwargs: Any) -> Any:
         a = f(*args, **kwargs)
-        a.fill(np.nan if a.dtype.kind in "fc" else np.iinfo(a.dtype).max if a.dtype.kind in "iu" else True)
+        a.fill(
+            np.nan
+            if a.dtype.kind in "fc"
+            else np.iinfo(a.dtype).max
+            if a.dtype.kind in "iu"
+            else True
+        )
         return a
+
     return made
 
 
@@ -294,6 +370,7 @@ def function(name: str) -> Any:
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return call("functions", name, f, args, kwargs)
+
     run.__name__ = name
     return run
 
@@ -308,9 +385,15 @@ def add_at(a: Any, indices: Any, b: Any) -> None:
     now_or_later(lambda: np.add.at(a._a, at, plain))
 
 
-def windows(x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False, writeable: bool = False) -> Any:
+def windows(
+    x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False, writeable: bool = False
+) -> Any:
     """As CuPy's of its lib.stride_tricks."""
-    return outer(np.lib.stride_tricks.sliding_window_view(inner(x, "sliding_window_view"), window_shape, axis))
+    return outer(
+        np.lib.stride_tricks.sliding_window_view(
+            inner(x, "sliding_window_view"), window_shape, axis
+        )
+    )
 
 
 class CUDARuntimeError(RuntimeError):
@@ -351,9 +434,15 @@ class Graph:
 
 
 class Stream:
-    streams: ClassVar[list["Stream"]] = []             # entered and not left
+    streams: ClassVar[list["Stream"]] = []  # entered and not left
 
-    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: Any = None) -> None:
+    def __init__(
+        self,
+        null: bool = False,
+        non_blocking: bool = False,
+        ptds: bool = False,
+        priority: Any = None,
+    ) -> None:
         self.non_blocking, self.ptr = non_blocking, id(self)
 
     def __enter__(self) -> "Stream":
@@ -419,28 +508,54 @@ def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
 
 def cuda(gpus: int, error: str = "") -> Any:
     """What stands in for `cupy.cuda` on a machine with so many GPUs; error: what the driver says instead."""
+
     def count() -> int:
         if error:
             raise CUDARuntimeError(error)
         return gpus
 
     runtime = types.SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CUDARuntimeError)
-    return types.SimpleNamespace(runtime=runtime, Device=Device, Stream=Stream, get_current_stream=get_current_stream,
-                                 MemoryPool=MemoryPool, using_allocator=using_allocator, Memory=Memory,
-                                 MemoryPointer=lambda memory, offset: (memory, offset))
+    return types.SimpleNamespace(
+        runtime=runtime,
+        Device=Device,
+        Stream=Stream,
+        get_current_stream=get_current_stream,
+        MemoryPool=MemoryPool,
+        using_allocator=using_allocator,
+        Memory=Memory,
+        MemoryPointer=lambda memory, offset: (memory, offset),
+    )
 
 
 def module() -> Any:
     """What stands in for `cupy`."""
     cupy: Any = types.ModuleType("cupy")
-    cupy.ndarray, cupy.get_array_module, cupy.__version__ = ndarray, get_array_module, API["version"]
+    cupy.ndarray, cupy.get_array_module, cupy.__version__ = (
+        ndarray,
+        get_array_module,
+        API["version"],
+    )
     for name in API["functions"]:
         if not name.startswith("_") and hasattr(np, name) and not hasattr(cupy, name):
             setattr(cupy, name, function(name))
-    for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "uint32", "bool_", "newaxis", "pi", "inf"):
+    for name in (
+        "float16",
+        "float32",
+        "float64",
+        "int32",
+        "int64",
+        "uint8",
+        "uint32",
+        "bool_",
+        "newaxis",
+        "pi",
+        "inf",
+    ):
         setattr(cupy, name, getattr(np, name))
     cupy.add.at = add_at
-    cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(sliding_window_view=windows))
+    cupy.lib = types.SimpleNamespace(
+        stride_tricks=types.SimpleNamespace(sliding_window_view=windows)
+    )
     cupy.cuda = cuda(1)
     cupy.get_default_memory_pool = MemoryPool
     cupy.asnumpy = lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a)
@@ -460,11 +575,15 @@ def installed() -> Iterator[Any]:
     cupy.RawKernel = RawKernel
     libraries: Any = types.ModuleType("cupy_backends.cuda.libs")
     libraries.cublas, libraries.nvrtc = None, types.SimpleNamespace(getVersion=lambda: (13, 0))
-    fakes = {"cupy": cupy, "cupy_backends": types.ModuleType("cupy_backends"),
-             "cupy_backends.cuda": types.ModuleType("cupy_backends.cuda"), libraries.__name__: libraries}
+    fakes = {
+        "cupy": cupy,
+        "cupy_backends": types.ModuleType("cupy_backends"),
+        "cupy_backends.cuda": types.ModuleType("cupy_backends.cuda"),
+        libraries.__name__: libraries,
+    }
     before = {name: sys.modules.get(name) for name in fakes}
     sys.modules.update(fakes)
-    kept = launch.kernel, products.handle                                # which hold what they got from CuPy
+    kept = launch.kernel, products.handle  # which hold what they got from CuPy
     for each in kept:
         each.cache_clear()
     products.cublas = cache(Library)

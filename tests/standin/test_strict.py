@@ -136,10 +136,18 @@ def test_it_computes_as_numpy(cupy):
     assert np.isnan(out.get()).all()
     assert cupy.matmul(x, y, out=out) is out
     for found, wanted in [
-        (out, a @ b), (x @ y, a @ b), (x.swapaxes(-1, -2)[..., None, 0], a.swapaxes(-1, -2)[..., None, 0]), (2 - x, 2 - a),
-        (cupy.where(x > 0, x, 0.0), np.where(a > 0, a, 0)), (x.sum(0), a.sum(0)), (x.max(axis=(0, 1)), a.max((0, 1))),
-        (cupy.concatenate([x, x], axis=1), np.concatenate([a, a], 1)), (x.reshape(-1, 3).T, a.reshape(-1, 3).T),
-        (x[1], a[1]), (x[cupy.asarray(np.array([1, 0]))], a[[1, 0]]), (cupy.exp(x, dtype=np.float64), np.exp(a)),
+        (out, a @ b),
+        (x @ y, a @ b),
+        (x.swapaxes(-1, -2)[..., None, 0], a.swapaxes(-1, -2)[..., None, 0]),
+        (2 - x, 2 - a),
+        (cupy.where(x > 0, x, 0.0), np.where(a > 0, a, 0)),
+        (x.sum(0), a.sum(0)),
+        (x.max(axis=(0, 1)), a.max((0, 1))),
+        (cupy.concatenate([x, x], axis=1), np.concatenate([a, a], 1)),
+        (x.reshape(-1, 3).T, a.reshape(-1, 3).T),
+        (x[1], a[1]),
+        (x[cupy.asarray(np.array([1, 0]))], a[[1, 0]]),
+        (cupy.exp(x, dtype=np.float64), np.exp(a)),
     ]:
         assert type(found) is strict.ndarray
         assert get_xp(found) is cupy
@@ -171,11 +179,15 @@ def test_numbers_too_small_become_zero(cupy):
     assert (x * np.float32(1e-10)).get().tolist() == [0, np.float32(1e-10)]
     x *= 1e-10
     assert x.get()[0] == 0
-    assert cupy.multiply(cupy.asarray(np.array([1e-30], np.float32)), 1e-10, out=x[:1]).get()[0] == 0
+    assert (
+        cupy.multiply(cupy.asarray(np.array([1e-30], np.float32)), 1e-10, out=x[:1]).get()[0] == 0
+    )
 
 
 def test_its_words_say_what_was_wrong(cupy):
-    with pytest.raises(TypeError, match=re.escape("CuPy's sum takes (a, axis=, dtype=, out=, keepdims=)")):
+    with pytest.raises(
+        TypeError, match=re.escape("CuPy's sum takes (a, axis=, dtype=, out=, keepdims=)")
+    ):
         cupy.sum(cupy.zeros(3), where=True)
     with pytest.raises(TypeError, match="in silence"):
         float(cupy.zeros(()))

@@ -26,7 +26,11 @@ NOTE, ARRAYS = {"step": 3, "names": ["a", "b"]}, {"w": normal((50,), 0), "t": np
 
 def same(found):
     note, arrays = found
-    return note == NOTE and arrays.keys() == ARRAYS.keys() and all(np.array_equal(arrays[n], ARRAYS[n]) for n in ARRAYS)
+    return (
+        note == NOTE
+        and arrays.keys() == ARRAYS.keys()
+        and all(np.array_equal(arrays[n], ARRAYS[n]) for n in ARRAYS)
+    )
 
 
 def test_round_trip_and_two_generations(tmp_path):
@@ -46,10 +50,10 @@ def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(tmp_path):
     assert same(load_checkpoint(tmp_path, said.append))
     assert "damaged" in said[0]
     assert "going on from checkpoint.previous.npz" in said[0]
-    assert (tmp_path / "checkpoint.damaged.npz").exists()                # and not in the way of the next save:
+    assert (tmp_path / "checkpoint.damaged.npz").exists()  # and not in the way of the next save:
     save_checkpoint(tmp_path, {"step": 5}, ARRAYS)
     assert load_npz(tmp_path / PREVIOUS, "numpyvit checkpoint 1")[0] == NOTE
-    path.unlink()                                                        # a kill between the two moves of a save
+    path.unlink()  # a kill between the two moves of a save
     assert same(load_checkpoint(tmp_path, said.append))
     assert "is missing" in said[1]
     (tmp_path / PREVIOUS).unlink()
@@ -64,7 +68,9 @@ def whole(tmp_path_factory):
     return path
 
 
-@given(where=st.floats(0, 1), what=st.sampled_from(["cut", "flip", "fill"]), value=st.integers(1, 255))
+@given(
+    where=st.floats(0, 1), what=st.sampled_from(["cut", "flip", "fill"]), value=st.integers(1, 255)
+)
 def test_damage_is_harmless_or_one_line(whole, where, what, value):
     data = bytearray(whole.read_bytes())
     at = int(where * (len(data) - 1))
@@ -73,7 +79,7 @@ def test_damage_is_harmless_or_one_line(whole, where, what, value):
     elif what == "flip":
         data[at] ^= value
     else:
-        data[at:at + 40] = bytes([value]) * 40
+        data[at : at + 40] = bytes([value]) * 40
     path = whole.with_name("damaged.npz")
     path.write_bytes(data)
     message = ""
@@ -109,7 +115,11 @@ def test_what_is_not_ours_is_refused(tmp_path, whole):
         load_npz(tmp_path / "none.npz", "kind")
     with pytest.raises(UserError, match="does not exist or is not a file"):
         load_npz(tmp_path, "kind")
-    for name, content in {"text": b"hello", "empty": b"", "json": json.dumps(NOTE).encode()}.items():
+    for name, content in {
+        "text": b"hello",
+        "empty": b"",
+        "json": json.dumps(NOTE).encode(),
+    }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match="damaged, or not a"):
             load_npz(tmp_path / name, "kind")
@@ -139,7 +149,9 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
         f.write(b"half of ")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(UserError, match=r"No space left on device.*what was there before is untouched.*make room"):
+    with pytest.raises(
+        UserError, match=r"No space left on device.*what was there before is untouched.*make room"
+    ):
         write_atomically(path, write)
     assert same(load_npz(path, "kind"))
     assert list(tmp_path.iterdir()) == [path]
@@ -161,7 +173,9 @@ try:
 except UserError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert "could not be written (File too large)" in done.stdout
     assert done.stderr == ""
     assert same(load_npz(path, "kind"))

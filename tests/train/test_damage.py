@@ -26,7 +26,7 @@ from numpyvit.storage.archives import CHECKPOINT, PREVIOUS, load_checkpoint, loa
 from numpyvit.train.recipes import Recipe, TrainConfig
 from numpyvit.train.run import Run
 
-PER_KIND = 65        # of 16 kinds
+PER_KIND = 65  # of 16 kinds
 
 
 def flip(b, rng):
@@ -35,29 +35,29 @@ def flip(b, rng):
 
 
 def truncate(b, rng):
-    del b[rng.randrange(len(b)):]
+    del b[rng.randrange(len(b)) :]
 
 
 def fill(b, rng):
     at, value = rng.randrange(len(b)), rng.choice([0, 255, 127, 32])
     n = min(rng.choice([4, 8, 40, 400]), len(b) - at)
-    b[at:at + n] = bytes([value]) * n
+    b[at : at + n] = bytes([value]) * n
 
 
 def garbage(b, rng):
     at = rng.randrange(len(b))
     n = min(rng.choice([4, 30, 300]), len(b) - at)
-    b[at:at + n] = rng.randbytes(n)
+    b[at : at + n] = rng.randbytes(n)
 
 
 def leave_out(b, rng):
     at = rng.randrange(len(b))
-    del b[at:at + rng.choice([1, 10, 100])]
+    del b[at : at + rng.choice([1, 10, 100])]
 
 
 def repeat(b, rng):
     at = rng.randrange(len(b))
-    b[at:at] = b[at:at + rng.choice([1, 10, 100])]
+    b[at:at] = b[at : at + rng.choice([1, 10, 100])]
 
 
 def append(b, rng):
@@ -66,18 +66,22 @@ def append(b, rng):
 
 def exchange(b, rng):
     i, j = rng.randrange(len(b)), rng.randrange(len(b))
-    b[i:i + 20], b[j:j + 20] = b[j:j + 20], b[i:i + 20]
+    b[i : i + 20], b[j : j + 20] = b[j : j + 20], b[i : i + 20]
 
 
 def numbers(b, rng):
     """Sizes in a header that promise terabytes: any digits, as text, and four bytes in the first or last hundred."""
-    digits = [i for i, c in enumerate(b) if 48 <= c <= 57 and b[i - 1:i] in (b"(", b" ", b"[", b":")]
+    digits = [
+        i for i, c in enumerate(b) if 48 <= c <= 57 and b[i - 1 : i] in (b"(", b" ", b"[", b":")
+    ]
     if digits and rng.random() < 0.7:
         at = rng.choice(digits)
-        b[at:at + 1] = rng.choice([b"9" * 12, b"-1", b"0", b"1e9"])
+        b[at : at + 1] = rng.choice([b"9" * 12, b"-1", b"0", b"1e9"])
     else:
         at = rng.choice([rng.randrange(min(100, len(b))), max(0, len(b) - rng.randrange(1, 100))])
-        b[at:at + 4] = rng.choice([b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0"])[:len(b) - at]
+        b[at : at + 4] = rng.choice(
+            [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0"]
+        )[: len(b) - at]
 
 
 DAMAGES = (flip, truncate, fill, garbage, leave_out, repeat, append, exchange, numbers)
@@ -113,7 +117,11 @@ def kinds(tmp_path_factory):
 
     def sets(name, content, stored):
         sums = {file: (len(c), hashlib.sha256(c).hexdigest()) for file, c in content.items()}
-        remote = {file: (len(c), hashlib.sha256(c).hexdigest()) for file, c in stored.items() if file.endswith("tar.gz")}
+        remote = {
+            file: (len(c), hashlib.sha256(c).hexdigest())
+            for file, c in stored.items()
+            if file.endswith("tar.gz")
+        }
         (root / name).mkdir(exist_ok=True)
         for file, c in stored.items():
             (root / name / file).write_bytes(c)
@@ -126,18 +134,42 @@ def kinds(tmp_path_factory):
     def pixels(of):
         return [(part.images.tobytes(), part.labels.tobytes(), part.classes) for part in of]
 
-    idx = {file: b"\0\0\x08\3\0\0\0\x14\0\0\0\x1c\0\0\0\x1c" + rng.bytes(20 * 784) if "images" in file
-           else b"\0\0\x08\1\0\0\0\x14" + bytes(range(10)) * 2 for file in IDX_FILES}
-    patch.setitem(KNOWN, "mnist", sets("mnist", idx, {f"{file}.gz": gzip.compress(c) for file, c in idx.items()}))
+    idx = {
+        file: b"\0\0\x08\3\0\0\0\x14\0\0\0\x1c\0\0\0\x1c" + rng.bytes(20 * 784)
+        if "images" in file
+        else b"\0\0\x08\1\0\0\0\x14" + bytes(range(10)) * 2
+        for file in IDX_FILES
+    }
+    patch.setitem(
+        KNOWN,
+        "mnist",
+        sets("mnist", idx, {f"{file}.gz": gzip.compress(c) for file, c in idx.items()}),
+    )
     patch.setitem(KNOWN, "fashion-mnist", sets("fashion-mnist", idx, idx))
-    cifar = {file: b"".join(bytes([i]) + rng.bytes(3072) for i in range(10)) for file in KNOWN["cifar10"].content}
+    cifar = {
+        file: b"".join(bytes([i]) + rng.bytes(3072) for i in range(10))
+        for file in KNOWN["cifar10"].content
+    }
     patch.setitem(KNOWN, "cifar10", sets("cifar10", cifar, cifar))
-    fine = {file: b"".join(bytes([0, i]) + rng.bytes(3072) for i in range(10)) for file in KNOWN["cifar100"].content}
-    patch.setitem(KNOWN, "cifar100", sets("cifar100", fine, {"cifar-100-binary.tar.gz": tar_of(fine)}))
+    fine = {
+        file: b"".join(bytes([0, i]) + rng.bytes(3072) for i in range(10))
+        for file in KNOWN["cifar100"].content
+    }
+    patch.setitem(
+        KNOWN, "cifar100", sets("cifar100", fine, {"cifar-100-binary.tar.gz": tar_of(fine)})
+    )
     found["idx.gz"] = root / "mnist" / f"{IDX_FILES[0]}.gz", lambda: pixels(data.mnist(root)), True
-    found["idx"] = root / "fashion-mnist" / IDX_FILES[1], lambda: pixels(data.fashion_mnist(root)), True
+    found["idx"] = (
+        root / "fashion-mnist" / IDX_FILES[1],
+        lambda: pixels(data.fashion_mnist(root)),
+        True,
+    )
     found["cifar"] = root / "cifar10" / "data_batch_2.bin", lambda: pixels(data.cifar10(root)), True
-    found["tar"] = root / "cifar100" / "cifar-100-binary.tar.gz", lambda: pixels(data.cifar100(root)), True
+    found["tar"] = (
+        root / "cifar100" / "cifar-100-binary.tar.gz",
+        lambda: pixels(data.cifar100(root)),
+        True,
+    )
 
     train, _ = small_sets()
     for name, savez in (("npz", np.savez), ("packed npz", np.savez_compressed)):
@@ -145,20 +177,34 @@ def kinds(tmp_path_factory):
         path.write_bytes(npz(savez, images=train.images, labels=train.labels))
         found[name] = path, functools.partial(lambda path: pixels(data.npz(path)), path), True
 
-    config = TrainConfig("digits", ViTConfig(8, 4, 1, 10, width=8, depth=1, heads=2, mlp_width=8),
-                         Recipe("digits", epochs=2, batch_size=16), micro_batch=8)
+    config = TrainConfig(
+        "digits",
+        ViTConfig(8, 4, 1, 10, width=8, depth=1, heads=2, mlp_width=8),
+        Recipe("digits", epochs=2, batch_size=16),
+        micro_batch=8,
+    )
     folder = root / "run"
     Run.start(config, folder, *small_sets()).train(workers=1, say=lambda line: None)
 
     def resume():
         run = Run.resume(folder, *small_sets(), lambda line: None)
-        return run.step, run.params.flat.tobytes(), run.optimizer.v.flat.tobytes(), (folder / "metrics.jsonl").read_bytes()
+        return (
+            run.step,
+            run.params.flat.tobytes(),
+            run.optimizer.v.flat.tobytes(),
+            (folder / "metrics.jsonl").read_bytes(),
+        )
 
     def resume_config():
         # Where the data lies decides nothing: its checksum does
-        return resume(), dataclasses.replace(Run.resume(folder, *small_sets(), lambda line: None).config, data="")
+        return resume(), dataclasses.replace(
+            Run.resume(folder, *small_sets(), lambda line: None).config, data=""
+        )
 
-    both = [load_npz(folder / name, "numpyvit checkpoint 1")[1]["weights"] for name in (CHECKPOINT, PREVIOUS)]
+    both = [
+        load_npz(folder / name, "numpyvit checkpoint 1")[1]["weights"]
+        for name in (CHECKPOINT, PREVIOUS)
+    ]
 
     def one_of_both():
         weights = load_checkpoint(folder, lambda line: None)[1]["weights"]
@@ -172,21 +218,39 @@ def kinds(tmp_path_factory):
 
     def classifier():
         c = Classifier.load(model_file)
-        return c.params.flat.tobytes(), c.mean.tobytes(), c.std.tobytes(), c.classes, c.config, c.background
+        return (
+            c.params.flat.tobytes(),
+            c.mean.tobytes(),
+            c.std.tobytes(),
+            c.classes,
+            c.config,
+            c.background,
+        )
 
     found["model"] = model_file, classifier, True
-    for ending, format, options in (("jpg", "JPEG", {}), ("png", "PNG", {}), ("gif", "GIF", {}), ("tiff", "TIFF", {}),
-                                    ("webp", "WEBP", {}), ("bmp", "BMP", {})):
+    for ending, format, options in (
+        ("jpg", "JPEG", {}),
+        ("png", "PNG", {}),
+        ("gif", "GIF", {}),
+        ("tiff", "TIFF", {}),
+        ("webp", "WEBP", {}),
+        ("bmp", "BMP", {}),
+    ):
         path = in_its_own_folder(f"photograph.{ending}")
         path.write_bytes(photograph(format, **options))
         # Most of these have no checksum: what is seen may be another picture, but it is one
-        found[ending] = path, functools.partial(lambda path: data.read_picture(path, (32, 32), 3)[0].shape, path), False
+        found[ending] = (
+            path,
+            functools.partial(lambda path: data.read_picture(path, (32, 32), 3)[0].shape, path),
+            False,
+        )
     yield found
     patch.undo()
 
 
 def tar_of(content):
     import tarfile
+
     f = io.BytesIO()
     with tarfile.open(fileobj=f, mode="w:gz") as tar:
         for file, c in content.items():
@@ -213,8 +277,24 @@ def listing(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-KINDS = ("idx.gz", "idx", "cifar", "tar", "npz", "packed npz", "checkpoint", "config.json", "metrics.jsonl", "model",
-         "jpg", "png", "gif", "tiff", "webp", "bmp")
+KINDS = (
+    "idx.gz",
+    "idx",
+    "cifar",
+    "tar",
+    "npz",
+    "packed npz",
+    "checkpoint",
+    "config.json",
+    "metrics.jsonl",
+    "model",
+    "jpg",
+    "png",
+    "gif",
+    "tiff",
+    "webp",
+    "bmp",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -242,13 +322,13 @@ def test_damaged_copies(kind, kinds):
         assert peak <= 2 * memory + 100_000, f"{note}: {peak:,} bytes, a good one takes {memory:,}"
         assert seconds < 5, note
         for p in set(path.parent.rglob("*")) - set(before):
-            assert p.name == "checkpoint.damaged.npz", note              # put aside
+            assert p.name == "checkpoint.damaged.npz", note  # put aside
             p.unlink()
         for p, content in before.items():
             if p.name != path.name and kind != "checkpoint":
                 assert p.read_bytes() == content, note
             p.write_bytes(content)
-    if must_be_right and kind != "checkpoint":        # that falls back to the one before
+    if must_be_right and kind != "checkpoint":  # that falls back to the one before
         assert lines > PER_KIND / 2, f"{kind}: only {lines} of {PER_KIND} were refused"
 
 
@@ -278,21 +358,50 @@ def lying(small):
 IMAGES, LABELS = npy(np.zeros((8, 4, 4), np.uint8)), npy(np.arange(8) % 2)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (zipped(("images.npy", IMAGES), ("labels.npy", LABELS)), None),
-    (zipped(("images.npy", IMAGES), ("labels.npy", LABELS), ("../../evil.npy", IMAGES)), None),      # never unpacked
-    (zipped(("/images.npy", IMAGES), ("labels.npy", LABELS)), "wanted arrays called images and labels"),
-    (zipped(("images.npy", IMAGES.replace(b"(8, 4, 4)", b"(8000000000000, 4, 4)")), ("labels.npy", LABELS)), "is damaged"),
-    (zipped(("images.npy", IMAGES.replace(b"(8, 4, 4), }    ", b"(80000000, 4, 4), }")), ("labels.npy", LABELS)),
-     r"an array of shape \(80000000, 4, 4\) is promised, and 131 bytes are there"),
-    (zipped(("images.npy", npy(np.array([{}], object))), ("labels.npy", LABELS)), "unpickling can run code"),
-    (zipped(("images.npy", b""), ("labels.npy", LABELS)), "is damaged"),
-    (zipped(("images.npy", IMAGES[:9]), ("labels.npy", LABELS)), "is damaged"),
-    (zipped(("images.npy", IMAGES + b"x"), ("labels.npy", LABELS)), "and 129 bytes are there"),
-    (zipped(("images.npy", IMAGES), ("labels.npy", LABELS)).replace(b"labels", b"images"), "two arrays have one name"),
-    (lying(IMAGES), "Bad CRC-32 for file 'images.npy'"),
-    (zipped(), "holds nothing"), (b"", "is damaged"), (b"PK\x05\x06" + bytes(18), "holds nothing"), (LABELS, "is damaged"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (zipped(("images.npy", IMAGES), ("labels.npy", LABELS)), None),
+        (
+            zipped(("images.npy", IMAGES), ("labels.npy", LABELS), ("../../evil.npy", IMAGES)),
+            None,
+        ),  # never unpacked
+        (
+            zipped(("/images.npy", IMAGES), ("labels.npy", LABELS)),
+            "wanted arrays called images and labels",
+        ),
+        (
+            zipped(
+                ("images.npy", IMAGES.replace(b"(8, 4, 4)", b"(8000000000000, 4, 4)")),
+                ("labels.npy", LABELS),
+            ),
+            "is damaged",
+        ),
+        (
+            zipped(
+                ("images.npy", IMAGES.replace(b"(8, 4, 4), }    ", b"(80000000, 4, 4), }")),
+                ("labels.npy", LABELS),
+            ),
+            r"an array of shape \(80000000, 4, 4\) is promised, and 131 bytes are there",
+        ),
+        (
+            zipped(("images.npy", npy(np.array([{}], object))), ("labels.npy", LABELS)),
+            "unpickling can run code",
+        ),
+        (zipped(("images.npy", b""), ("labels.npy", LABELS)), "is damaged"),
+        (zipped(("images.npy", IMAGES[:9]), ("labels.npy", LABELS)), "is damaged"),
+        (zipped(("images.npy", IMAGES + b"x"), ("labels.npy", LABELS)), "and 129 bytes are there"),
+        (
+            zipped(("images.npy", IMAGES), ("labels.npy", LABELS)).replace(b"labels", b"images"),
+            "two arrays have one name",
+        ),
+        (lying(IMAGES), "Bad CRC-32 for file 'images.npy'"),
+        (zipped(), "holds nothing"),
+        (b"", "is damaged"),
+        (b"PK\x05\x06" + bytes(18), "holds nothing"),
+        (LABELS, "is damaged"),
+    ],
+)
 def test_tricks_with_zip(tmp_path, content, message):
     path = tmp_path / "in" / "mine.npz"
     path.parent.mkdir()
@@ -354,8 +463,11 @@ for ending, format in kinds.items():
             pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)], capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     good, damaged = map(int, done.stdout.split())
     assert damaged < 2 * good, (good, damaged)

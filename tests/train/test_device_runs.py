@@ -14,8 +14,19 @@ from numpyvit.train.folder import read_metrics
 from numpyvit.train.recipes import Recipe, TrainConfig
 from numpyvit.train.run import Run
 
-MODEL = ViTConfig(8, 4, 1, 10, width=8, depth=1, heads=2, mlp_width=8, positions="rotary", pooling="mean")
-RECIPE = Recipe("digits", epochs=3, batch_size=32, flip=True, shift=1.0, average=0.9, smoothing=0.1, optimizer="muon")
+MODEL = ViTConfig(
+    8, 4, 1, 10, width=8, depth=1, heads=2, mlp_width=8, positions="rotary", pooling="mean"
+)
+RECIPE = Recipe(
+    "digits",
+    epochs=3,
+    batch_size=32,
+    flip=True,
+    shift=1.0,
+    average=0.9,
+    smoothing=0.1,
+    optimizer="muon",
+)
 CONFIG = TrainConfig("digits", MODEL, RECIPE, micro_batch=32)
 
 
@@ -35,14 +46,19 @@ def run(folder, sets, device, config=CONFIG):
 
 
 def figures(folder):
-    return [[row[name] for name in ("train_loss", "test_loss", "test_accuracy")] for row in read_metrics(folder)]
+    return [
+        [row[name] for name in ("train_loss", "test_loss", "test_accuracy")]
+        for row in read_metrics(folder)
+    ]
 
 
 def test_a_run_is_the_same_on_both(cupy, sets, tmp_path):
     here, there = run(tmp_path / "cpu", sets, "cpu"), run(tmp_path / "cuda", sets, "cuda")
     np.testing.assert_allclose(figures(there.folder), figures(here.folder), rtol=0.02)
     assert figures(here.folder)[-1][1] < figures(here.folder)[0][1]
-    a, b = (Classifier.load(run.folder / "model.npz").predict(sets[1].images) for run in (here, there))
+    a, b = (
+        Classifier.load(run.folder / "model.npz").predict(sets[1].images) for run in (here, there)
+    )
     np.testing.assert_allclose(a, b, atol=0.02)
 
 
@@ -51,7 +67,7 @@ def test_a_run_goes_on_on_the_other_device(cupy, sets, tmp_path, way):
     whole = run(tmp_path / "whole", sets, "cpu")
     part = Run.start(CONFIG, tmp_path / "part", *sets, way[0])
     steps = part.steps
-    part.steps = part.epoch_steps                                        # as if stopped after an epoch
+    part.steps = part.epoch_steps  # as if stopped after an epoch
     part.train(workers=1, say=quiet)
     assert part.steps < steps
     Run.resume(tmp_path / "part", *sets, quiet, way[1]).train(workers=1, say=quiet)
@@ -74,14 +90,18 @@ def test_nothing_in_the_loop_waits(standin, sets, tmp_path, monkeypatch):
     assert counts[0] == counts[1]
 
 
-def test_a_data_set_that_does_not_fit_goes_there_batch_by_batch(standin, sets, tmp_path, monkeypatch):
+def test_a_data_set_that_does_not_fit_goes_there_batch_by_batch(
+    standin, sets, tmp_path, monkeypatch
+):
     wanted = figures(run(tmp_path / "fits", sets, "cuda").folder)
     monkeypatch.setattr(strict.Device, "free", 1000)
     assert figures(run(tmp_path / "does not", sets, "cuda").folder) == wanted
 
 
 def test_a_run_that_diverges_stops_and_saves_nothing_of_it(cupy, sets, tmp_path):
-    config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(RECIPE, optimizer="adamw", lr=1e6, warmup=0.0))
+    config = dataclasses.replace(
+        CONFIG, recipe=dataclasses.replace(RECIPE, optimizer="adamw", lr=1e6, warmup=0.0)
+    )
     it = Run.start(config, tmp_path / "run", *sets, "cuda")
     step, bad = it.rate, 7
     it.rate = lambda s: float("nan") if s == bad else 0.001 * step(s) / 1e6
@@ -98,7 +118,9 @@ def test_the_command_takes_a_device(standin, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "run"), "--device", "cuda"]) == 0
     on_gpu = capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:4] == on_gpu.splitlines()[-1].split()[:4]
+    assert (
+        capsys.readouterr().out.splitlines()[-1].split()[:4] == on_gpu.splitlines()[-1].split()[:4]
+    )
     assert main([*args[:-1], "cuda:1"]) == 2
     assert "there is no GPU 1" in capsys.readouterr().err
 
@@ -111,12 +133,27 @@ def test_out_of_memory_is_one_line(standin, tmp_path, capsys, monkeypatch):
         raise OutOfMemoryError("Out of memory allocating 1,024 bytes")
 
     monkeypatch.setattr(standin, "empty", full)
-    assert main(["train", "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet", "--device", "cuda"]) == 2
+    assert (
+        main(
+            [
+                "train",
+                "--epochs",
+                "1",
+                "--out",
+                str(tmp_path / "run"),
+                "--quiet",
+                "--device",
+                "cuda",
+            ]
+        )
+        == 2
+    )
     assert "--batch-size (on a GPU)" in capsys.readouterr().err
 
 
 def test_a_run_in_float16_scales_its_loss_and_resumes(cupy, sets, tmp_path, monkeypatch):
     """The same bits, whether it was stopped or not: the scale of the loss is in the checkpoint."""
+
     def start(name):
         return Run.start(CONFIG, tmp_path / name, *sets, "cuda", "float16")
 
@@ -131,17 +168,24 @@ def test_a_run_in_float16_scales_its_loss_and_resumes(cupy, sets, tmp_path, monk
     assert again.scale.state() == [2.0**10, 5.0 + again.epoch_steps]
     again.train(workers=1, say=quiet)
     wanted = figures(whole.folder)
-    np.testing.assert_allclose(figures(tmp_path / "part"), wanted, rtol=1e-5)     # a graph's first step is none
+    np.testing.assert_allclose(
+        figures(tmp_path / "part"), wanted, rtol=1e-5
+    )  # a graph's first step is none
     here = figures(run(tmp_path / "cpu", sets, "cpu").folder)
     np.testing.assert_allclose(wanted, here, rtol=0.05)
     assert wanted != here
 
 
-@pytest.mark.parametrize(("options", "says"), [
-    (["--precision", "tf32"], "--precision tf32 is for GPUs"),
-    (["--precision", "float8", "--device", "cuda"], "float8"),
-])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--precision", "tf32"], "--precision tf32 is for GPUs"),
+        (["--precision", "float8", "--device", "cuda"], "float8"),
+    ],
+)
 def test_a_precision_that_is_not_to_be_had_is_one_line(cupy, tmp_path, capsys, options, says):
-    assert main(["train", "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet", *options]) == 2
+    assert (
+        main(["train", "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet", *options]) == 2
+    )
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

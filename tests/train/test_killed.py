@@ -57,8 +57,12 @@ print("operations", -operation)
 
 
 def start(folder, workers, operation=0):
-    return subprocess.Popen([sys.executable, "-W", "error", "-c", SCRIPT, str(folder), str(workers), str(operation)],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SCRIPT, str(folder), str(workers), str(operation)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(folder, workers, operation=0):
@@ -70,13 +74,23 @@ def finish(folder, workers, operation=0):
 
 def result(folder):
     """All that is left of a run, but for what the clock says: bytes of arrays, and rows."""
-    rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in read_metrics(folder)]
+    rows = [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+        for row in read_metrics(folder)
+    ]
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
     assert all(json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
     found = {}
-    for name, kind in (("checkpoint.npz", "numpyvit checkpoint 1"), ("model.npz", "numpyvit classifier 1")):
+    for name, kind in (
+        ("checkpoint.npz", "numpyvit checkpoint 1"),
+        ("model.npz", "numpyvit classifier 1"),
+    ):
         note, arrays = load_npz(folder / name, kind)
-        found[name] = {key: a.tobytes() for key, a in arrays.items()}, note.get("step"), note.get("best")
+        found[name] = (
+            {key: a.tobytes() for key, a in arrays.items()},
+            note.get("step"),
+            note.get("best"),
+        )
     return rows, found
 
 
@@ -85,7 +99,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     began = time.perf_counter()
     process = start(folder, 2)
-    assert process.stdout.read(2) == ".g"             # the first checkpoint, and go
+    assert process.stdout.read(2) == ".g"  # the first checkpoint, and go
     setup = time.perf_counter() - began
     process.communicate(timeout=120)
     return result(folder), time.perf_counter() - began - setup
@@ -97,7 +111,9 @@ def resumed(folder, workers, whole):
     assert not [p.name for p in folder.iterdir() if p.name.endswith(".tmp")]
 
 
-@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 50))])
+@pytest.mark.parametrize(
+    "seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 50))]
+)
 def test_killed_at_a_random_moment(seed, whole, tmp_path):
     rng = random.Random(seed)
     process = start(tmp_path, rng.choice([1, 2, 3]))
@@ -123,8 +139,14 @@ def test_killed_again_and_again(whole, tmp_path):
     resumed(tmp_path, 1, whole)
 
 
-@pytest.mark.parametrize("operation", [
-    *range(1, 12), *range(26, 32), *(pytest.param(n, marks=pytest.mark.slow) for n in [*range(12, 26), *range(32, 130)])])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        *range(1, 12),
+        *range(26, 32),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in [*range(12, 26), *range(32, 130)]),
+    ],
+)
 def test_killed_before_each_operation_on_files(operation, whole, tmp_path):
     process = start(tmp_path, 2, operation)
     process.communicate(timeout=120)

@@ -48,8 +48,20 @@ def test_each_recipe_has_logs_and_the_documents_say_what_is_in_them(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_each_script_runs(name, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "noise.npz", images=rng.integers(0, 256, (20, 28, 28), np.uint8), labels=np.arange(20) % 2)
-    args = ["--data", str(tmp_path / "noise.npz"), "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet"]
+    np.savez(
+        tmp_path / "noise.npz",
+        images=rng.integers(0, 256, (20, 28, 28), np.uint8),
+        labels=np.arange(20) % 2,
+    )
+    args = [
+        "--data",
+        str(tmp_path / "noise.npz"),
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+    ]
     monkeypatch.setattr(sys, "argv", [str(script(name)), *args])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(script(name)), run_name="__main__")

@@ -33,9 +33,13 @@ from numpyvit.train.recipes import Recipe, TrainConfig, augmentation, mixing
 from numpyvit.train.run import Run, evaluate
 
 CONFIG = TrainConfig(
-    "digits", ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1),
-    Recipe("digits", epochs=3, batch_size=32, lr=1e-2, average=0.8, turn=10, shift=1, smoothing=0.1),
-    micro_batch=10)
+    "digits",
+    ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1),
+    Recipe(
+        "digits", epochs=3, batch_size=32, lr=1e-2, average=0.8, turn=10, shift=1, smoothing=0.1
+    ),
+    micro_batch=10,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,10 @@ def quiet(line):
 
 def result(folder):
     """Weights, and the metrics without what the clock decides."""
-    rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in read_metrics(folder)]
+    rows = [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+        for row in read_metrics(folder)
+    ]
     return Classifier.load(folder / "model.npz").params.flat, rows
 
 
@@ -64,22 +71,46 @@ def whole(sets, tmp_path_factory):
 def test_a_micro_batch_lies_between_those_for_a_runs_two_parts(sets, tmp_path):
     """16 of 64 tokens, then all: as a model of 32."""
     for p, whole, tokens in ((0.0, 0.25, 64), (0.75, 0.25, 32), (0.75, 1.0, 64)):
-        model = ViTConfig(8, 1, 1, 10, width=8, depth=1, heads=2, mlp_width=8, pooling="mean", patch_dropout=p)
-        config = TrainConfig("digits", model, Recipe("digits", epochs=1, batch_size=200, whole=whole))
+        model = ViTConfig(
+            8, 1, 1, 10, width=8, depth=1, heads=2, mlp_width=8, pooling="mean", patch_dropout=p
+        )
+        config = TrainConfig(
+            "digits", model, Recipe("digits", epochs=1, batch_size=200, whole=whole)
+        )
         assert Run(config, tmp_path, *sets).config.micro_batch == micro_batch_size(tokens, 200)
     assert micro_batch_size(32, 200) > micro_batch_size(64, 200)
 
 
 def test_the_run_folder(whole, sets):
-    names = ["checkpoint.npz", "checkpoint.previous.npz", "config.json", "metrics.jsonl", "model.npz"]
+    names = [
+        "checkpoint.npz",
+        "checkpoint.previous.npz",
+        "config.json",
+        "metrics.jsonl",
+        "model.npz",
+    ]
     assert sorted(p.name for p in whole.iterdir()) == names
     fields = json.loads((whole / "config.json").read_text())
     assert fields["micro_batch"] == 10
     assert set(fields["versions"]) == {"numpyvit", "numpy", "python"}
-    assert TrainConfig.from_dict({k: v for k, v in fields.items() if k not in ("versions", "data_md5")}) == CONFIG
+    assert (
+        TrainConfig.from_dict(
+            {k: v for k, v in fields.items() if k not in ("versions", "data_md5")}
+        )
+        == CONFIG
+    )
     rows = read_metrics(whole)
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 5), (2, 10), (3, 15)]
-    keys = {"epoch", "step", "train_loss", "test_loss", "test_accuracy", "lr", "images_per_second", "seconds"}
+    keys = {
+        "epoch",
+        "step",
+        "train_loss",
+        "test_loss",
+        "test_accuracy",
+        "lr",
+        "images_per_second",
+        "seconds",
+    }
     assert all(set(row) == keys for row in rows)
     assert rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
     assert rows[2]["train_loss"] < rows[0]["train_loss"]
@@ -113,7 +144,9 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(at, whole, sets, tmp_pat
     assert rows == wanted_rows
 
 
-def test_killed_between_the_row_and_the_checkpoint_no_row_comes_twice(whole, sets, tmp_path, monkeypatch):
+def test_killed_between_the_row_and_the_checkpoint_no_row_comes_twice(
+    whole, sets, tmp_path, monkeypatch
+):
     run = Run.start(CONFIG, tmp_path, *sets)
     save, calls = run.save, []
 
@@ -128,7 +161,7 @@ def test_killed_between_the_row_and_the_checkpoint_no_row_comes_twice(whole, set
         run.train(workers=1, say=quiet)
     assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2]
     with open(tmp_path / "metrics.jsonl", "a") as f:
-        f.write('{"epoch": 3, "st')                  # a row that a kill cut off
+        f.write('{"epoch": 3, "st')  # a row that a kill cut off
     again = Run.resume(tmp_path, *sets, quiet)
     assert again.step == 5
     again.train(workers=1, say=quiet)
@@ -146,10 +179,17 @@ def test_validation_chooses_the_epoch(sets, tmp_path, monkeypatch):
     config = dataclasses.replace(CONFIG, val=0.2)
     run = Run.start(config, tmp_path, *sets)
     assert len(run.train_set) + len(run.val_set) == 150
-    weights, scores = {}, dict(enumerate([(1.0, 0.5), (2.0, 0.3), (1.5, 0.4)], 1))   # good, bad, middling: (loss, accuracy)
+    weights, scores = (
+        {},
+        dict(enumerate([(1.0, 0.5), (2.0, 0.3), (1.5, 0.4)], 1)),
+    )  # good, bad, middling: (loss, accuracy)
 
     def scripted(threads, params, dataset):
-        return scores[run.step // run.epoch_steps] if dataset is run.val_set else evaluate(threads, params, dataset)
+        return (
+            scores[run.step // run.epoch_steps]
+            if dataset is run.val_set
+            else evaluate(threads, params, dataset)
+        )
 
     monkeypatch.setattr(training, "evaluate", scripted)
     end = run.end_epoch
@@ -161,20 +201,30 @@ def test_validation_chooses_the_epoch(sets, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run, "end_epoch", remember)
     run.train(workers=1, say=quiet)
-    assert [(row["val_loss"], row["val_accuracy"]) for row in read_metrics(tmp_path)] == list(scores.values())
+    assert [(row["val_loss"], row["val_accuracy"]) for row in read_metrics(tmp_path)] == list(
+        scores.values()
+    )
     assert np.array_equal(Classifier.load(tmp_path / "model.npz").params.flat, weights[1])
 
 
 def losing(run, at):
     """Validation that gets worse from epoch `at` on."""
+
     def scripted(threads, params, dataset):
         epoch = run.step // run.epoch_steps
-        return (2.0 + abs(epoch - at), 0.5) if dataset is run.val_set else evaluate(threads, params, dataset)
+        return (
+            (2.0 + abs(epoch - at), 0.5)
+            if dataset is run.val_set
+            else evaluate(threads, params, dataset)
+        )
+
     return scripted
 
 
 def test_patience_stops_the_run_and_stays_stopped(sets, tmp_path, monkeypatch):
-    config = dataclasses.replace(CONFIG, val=0.2, patience=2, recipe=dataclasses.replace(CONFIG.recipe, epochs=9))
+    config = dataclasses.replace(
+        CONFIG, val=0.2, patience=2, recipe=dataclasses.replace(CONFIG.recipe, epochs=9)
+    )
     run = Run.start(config, tmp_path, *sets)
     monkeypatch.setattr(training, "evaluate", losing(run, 3))
     run.train(workers=1, say=quiet)
@@ -187,7 +237,9 @@ def test_patience_stops_the_run_and_stays_stopped(sets, tmp_path, monkeypatch):
 
 
 def test_patience_counts_on_over_a_resume(sets, tmp_path, monkeypatch):
-    config = dataclasses.replace(CONFIG, val=0.2, patience=3, recipe=dataclasses.replace(CONFIG.recipe, epochs=9))
+    config = dataclasses.replace(
+        CONFIG, val=0.2, patience=3, recipe=dataclasses.replace(CONFIG.recipe, epochs=9)
+    )
     run = Run.start(config, tmp_path, *sets)
     monkeypatch.setattr(training, "evaluate", losing(run, 2))
 
@@ -223,8 +275,21 @@ def test_a_run_of_version_0_2_goes_on(whole, sets, tmp_path):
 
     with pytest.raises(RuntimeError, match="enough"):
         run.train(workers=1, say=stop)
-    newer = {"model": {"patch_dropout"}, None: {"test", "patience"},
-             "recipe": {"optimizer", "whole", "schedule", "shear", "randaugment", "magnitude", "erase", "mixup", "cutmix"}}
+    newer = {
+        "model": {"patch_dropout"},
+        None: {"test", "patience"},
+        "recipe": {
+            "optimizer",
+            "whole",
+            "schedule",
+            "shear",
+            "randaugment",
+            "magnitude",
+            "erase",
+            "mixup",
+            "cutmix",
+        },
+    }
 
     def older(fields):
         for outer, names in newer.items():
@@ -232,10 +297,20 @@ def test_a_run_of_version_0_2_goes_on(whole, sets, tmp_path):
                 del (fields[outer] if outer else fields)[name]
         return fields
 
-    (tmp_path / "config.json").write_text(json.dumps(older(json.loads((tmp_path / "config.json").read_text()))))
+    (tmp_path / "config.json").write_text(
+        json.dumps(older(json.loads((tmp_path / "config.json").read_text())))
+    )
     note, arrays = load_npz(tmp_path / "checkpoint.npz", KIND)
-    save_npz(tmp_path / "checkpoint.npz", KIND, {k: older(v) if k == "config" else v for k, v in note.items()
-                                                 if k not in ("stale", "metrics")}, arrays)
+    save_npz(
+        tmp_path / "checkpoint.npz",
+        KIND,
+        {
+            k: older(v) if k == "config" else v
+            for k, v in note.items()
+            if k not in ("stale", "metrics")
+        },
+        arrays,
+    )
     Run.resume(tmp_path, *sets, quiet).train(workers=2, say=quiet)
     assert np.array_equal(result(tmp_path)[0], result(whole)[0])
     assert result(tmp_path)[1] == result(whole)[1]
@@ -245,20 +320,26 @@ def test_rows_that_were_changed_are_refused(whole, sets, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     path = tmp_path / "run" / "metrics.jsonl"
     path.write_text(path.read_text().replace('"test_accuracy": 0.', '"test_accuracy": 0.9'))
-    with pytest.raises(UserError, match=r"metrics.jsonl is damaged: its rows are not those that were written"):
+    with pytest.raises(
+        UserError, match=r"metrics.jsonl is damaged: its rows are not those that were written"
+    ):
         Run.resume(tmp_path / "run", *sets, quiet)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_that_diverges_stops_and_says_where(sets, tmp_path, epochs):
-    config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=1e6, warmup=0, epochs=epochs))
+    config = dataclasses.replace(
+        CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=1e6, warmup=0, epochs=epochs)
+    )
     with pytest.raises(UserError, match=r"is not finite at step [1-9]\d* .*lower --lr than 1e\+06"):
         Run.start(config, tmp_path, *sets).train(workers=1, say=quiet)
     assert (tmp_path / "checkpoint.npz").exists()
     assert all(np.isfinite(row["test_loss"]) for row in read_metrics(tmp_path))
 
 
-def test_a_model_that_diverges_at_the_last_step_of_an_epoch_is_not_saved(sets, tmp_path, monkeypatch):
+def test_a_model_that_diverges_at_the_last_step_of_an_epoch_is_not_saved(
+    sets, tmp_path, monkeypatch
+):
     run = Run.start(CONFIG, tmp_path, *sets)
     monkeypatch.setattr(run, "rate", lambda step: np.inf if step == 4 else 1e-3)
     with pytest.raises(UserError, match="is not finite at step 5"):
@@ -267,7 +348,10 @@ def test_a_model_that_diverges_at_the_last_step_of_an_epoch_is_not_saved(sets, t
     assert not (tmp_path / "model.npz").exists()
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoint.npz", "checkpoint.previous.npz", "model.npz"])
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "metrics.jsonl", "checkpoint.npz", "checkpoint.previous.npz", "model.npz"],
+)
 def test_a_folder_that_holds_a_run_is_refused(sets, tmp_path, name):
     (tmp_path / name).write_text("precious")
     with pytest.raises(UserError, match="holds a run already"):
@@ -280,7 +364,9 @@ def test_a_checkpoint_of_another_shape_is_refused(sets, tmp_path):
     wider = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, width=16))
     Run.start(wider, tmp_path / "b", *sets)
     (tmp_path / "b" / "checkpoint.npz").replace(tmp_path / "a" / "checkpoint.npz")
-    with pytest.raises(UserError, match=r"does not belong to its config.json: it was made with width 16, not 8"):
+    with pytest.raises(
+        UserError, match=r"does not belong to its config.json: it was made with width 16, not 8"
+    ):
         Run.resume(tmp_path / "a", *sets, quiet)
 
 
@@ -290,7 +376,9 @@ def test_other_data_than_before_is_refused(sets, tmp_path):
         Run.resume(tmp_path, sets[1], sets[0], quiet)
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "3", "not json", '{"data": "digits"}', "\xff", "[" * 100000])
+@pytest.mark.parametrize(
+    "text", ["{}", "[1]", "3", "not json", '{"data": "digits"}', "\xff", "[" * 100000]
+)
 def test_a_damaged_config_is_refused(sets, tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config.json is damaged: .*") as error:
@@ -313,12 +401,29 @@ def edit(folder, **changes):
     (folder / "config.json").write_text(json.dumps(fields))
 
 
-@pytest.mark.parametrize("changes", [
-    {"model": None}, {"recipe": 3}, {"seed": "0"}, {"seed": 1.5}, {"val": None}, {"versions": []}, {"data_md5": 3},
-    {"recipe__speed": 3}, {"recipe__clip": "x"}, {"recipe__clip": -1}, {"recipe__warmup": None}, {"recipe__epochs": 1e9},
-    {"recipe__smoothing": -1}, {"recipe__flip": 1}, {"model__width": 10**30}, {"model__wdth": 8}, {"recipe__lr": 10**400},
-    {"recipe__preset": "none"},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": None},
+        {"recipe": 3},
+        {"seed": "0"},
+        {"seed": 1.5},
+        {"val": None},
+        {"versions": []},
+        {"data_md5": 3},
+        {"recipe__speed": 3},
+        {"recipe__clip": "x"},
+        {"recipe__clip": -1},
+        {"recipe__warmup": None},
+        {"recipe__epochs": 1e9},
+        {"recipe__smoothing": -1},
+        {"recipe__flip": 1},
+        {"model__width": 10**30},
+        {"model__wdth": 8},
+        {"recipe__lr": 10**400},
+        {"recipe__preset": "none"},
+    ],
+)
 def test_a_config_with_impossible_values_is_refused(sets, tmp_path, changes):
     Run.start(CONFIG, tmp_path, *sets)
     edit(tmp_path, **changes)
@@ -326,11 +431,16 @@ def test_a_config_with_impossible_values_is_refused(sets, tmp_path, changes):
         Run.resume(tmp_path, *sets, quiet)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"seed": 5}, "it was made with seed 0, not 5"), ({"recipe__lr": 0.5}, "made with lr 0.01, not 0.5"),
-    ({"model__gelu": "erf"}, "made with gelu tanh, not erf"), ({"recipe__batch_size": 16}, "made with batch_size 32"),
-    ({"model__width": 16}, "made with width 8"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 5}, "it was made with seed 0, not 5"),
+        ({"recipe__lr": 0.5}, "made with lr 0.01, not 0.5"),
+        ({"model__gelu": "erf"}, "made with gelu tanh, not erf"),
+        ({"recipe__batch_size": 16}, "made with batch_size 32"),
+        ({"model__width": 16}, "made with width 8"),
+    ],
+)
 def test_a_config_that_was_edited_is_refused(sets, tmp_path, changes, message):
     Run.start(CONFIG, tmp_path, *sets)
     edit(tmp_path, **changes)
@@ -346,13 +456,27 @@ def test_other_versions_are_told(whole, sets, tmp_path):
     assert "this run began with numpyvit 0.0.1" in said[0]
 
 
-@pytest.mark.parametrize("text", [
-    "3\n", "null\n", "[1]\n", '{"epoch": 1}\n', '{"epoch": 2, "step": 5}\n', "@@@\n{}\n", "\xff\n\n", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3\n",
+        "null\n",
+        "[1]\n",
+        '{"epoch": 1}\n',
+        '{"epoch": 2, "step": 5}\n',
+        "@@@\n{}\n",
+        "\xff\n\n",
+        "",
+    ],
+)
 def test_damaged_metrics_are_refused_and_left_alone(whole, sets, tmp_path, text):
     shutil.copytree(whole, tmp_path / "run")
     path = tmp_path / "run" / "metrics.jsonl"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=r"metrics.jsonl (is damaged: its line 1 is not the row of epoch 1|has 0 rows)"):
+    with pytest.raises(
+        UserError,
+        match=r"metrics.jsonl (is damaged: its line 1 is not the row of epoch 1|has 0 rows)",
+    ):
         Run.resume(tmp_path / "run", *sets, quiet)
     assert path.read_bytes() == text.encode("latin-1")
 
@@ -366,7 +490,9 @@ def test_killed_before_the_first_checkpoint_it_starts_at_step_0(whole, sets, tmp
 
 def test_patches_are_left_out_until_the_end_of_the_run(sets, tmp_path, monkeypatch):
     model = dataclasses.replace(CONFIG.model, patch_dropout=0.5)
-    config = dataclasses.replace(CONFIG, model=model, recipe=dataclasses.replace(CONFIG.recipe, whole=0.4))
+    config = dataclasses.replace(
+        CONFIG, model=model, recipe=dataclasses.replace(CONFIG.recipe, whole=0.4)
+    )
     seen, loss_and_grad = [], Workers.loss_and_grad
 
     def watched(self, *args, all_patches):
@@ -390,10 +516,14 @@ def test_a_run_that_lost_its_checkpoints_is_not_begun_again(whole, sets, tmp_pat
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
 def test_of_two_starts_in_one_folder_one_gets_it(sets, tmp_path):
-    with open(tmp_path / "config.json", "a") as f, held(f, "no"), pytest.raises(UserError, match="by another process"):
+    with (
+        open(tmp_path / "config.json", "a") as f,
+        held(f, "no"),
+        pytest.raises(UserError, match="by another process"),
+    ):
         Run.start(CONFIG, tmp_path, *sets)
     assert (tmp_path / "config.json").read_text() == ""
-    Run.start(CONFIG, tmp_path, *sets)                # an empty one is no run
+    Run.start(CONFIG, tmp_path, *sets)  # an empty one is no run
     with pytest.raises(UserError, match="holds a run already"):
         Run.start(CONFIG, tmp_path, *sets)
 
@@ -417,9 +547,27 @@ def test_a_run_is_trained_by_one_process_at_a_time(sets, tmp_path):
 
 def test_a_run_is_what_its_recipe_says(sets, tmp_path):
     """Two epochs by hand, from the public parts: clipping, smoothing, augmentation, warm-up, weight decay, dropout."""
-    recipe = Recipe("digits", epochs=10, batch_size=64, lr=0.03, weight_decay=2.0, beta2=0.95, average=0.7, warmup=1,
-                    clip=0.3, smoothing=0.2, turn=9, shear=0.1, shift=0.5, randaugment=1, magnitude=5, erase=0.2, mixup=0.4,
-                    cutmix=0.9, schedule="linear")
+    recipe = Recipe(
+        "digits",
+        epochs=10,
+        batch_size=64,
+        lr=0.03,
+        weight_decay=2.0,
+        beta2=0.95,
+        average=0.7,
+        warmup=1,
+        clip=0.3,
+        smoothing=0.2,
+        turn=9,
+        shear=0.1,
+        shift=0.5,
+        randaugment=1,
+        magnitude=5,
+        erase=0.2,
+        mixup=0.4,
+        cutmix=0.9,
+        schedule="linear",
+    )
     config = dataclasses.replace(CONFIG, recipe=recipe, micro_batch=24, seed=7)
     run = Run.start(config, tmp_path, *sets)
 
@@ -431,15 +579,22 @@ def test_a_run_is_what_its_recipe_says(sets, tmp_path):
         run.train(workers=2, say=stop_after_two)
     model = ViT(config.model)
     params = model.init(7)
-    optimizer, rate = AdamW(params, (0.9, 0.95), weight_decay=2.0, average=0.7), schedule("linear", 0.03, 3, 30)
+    optimizer, rate = (
+        AdamW(params, (0.9, 0.95), weight_decay=2.0, average=0.7),
+        schedule("linear", 0.03, 3, 30),
+    )
     augment = data.compose(data.affine(9, 0, 0.5, 0.1), data.randaugment(1, 5), data.erase(0.2))
     mix = data.one_of(data.mixup(0.4), data.cutmix(0.9))
-    with Workers(model, partial(cross_entropy, smoothing=0.2), seed=7, workers=1, micro_batch=24) as workers:
+    with Workers(
+        model, partial(cross_entropy, smoothing=0.2), seed=7, workers=1, micro_batch=24
+    ) as workers:
         for step, (images, labels) in enumerate(data.batches(sets[0], 64, 2, 7, augment, mix)):
             _, grads = workers.loss_and_grad(params, images, labels, step)
             optimizer.step(params, grads, rate(step), clip=0.3)
     assert np.array_equal(run.params.flat, params.flat)
-    assert np.array_equal(Classifier.load(run.folder / "model.npz").params.flat, optimizer.average.flat)
+    assert np.array_equal(
+        Classifier.load(run.folder / "model.npz").params.flat, optimizer.average.flat
+    )
 
 
 def test_a_short_run_warms_up_for_a_fifth_of_it_at_most(sets, tmp_path):
@@ -462,9 +617,11 @@ def fill_up(self, *args):
         resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
     return end(self, *args)
 training.Run.end_epoch = fill_up
-sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / 'run')!r}, "--quiet"]))
+sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / "run")!r}, "--quiet"]))
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "could not be written (File too large)" in done.stderr
@@ -474,16 +631,29 @@ sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / 'run')!r}, "--
     Classifier.load(tmp_path / "run" / "model.npz")
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"epochs": 0}, "--epochs is 0"), ({"batch_size": -3}, "--batch-size is -3"), ({"lr": float("nan")}, "--lr is nan"),
-    ({"lr": 1e30}, "--lr is 1e"), ({"weight_decay": float("inf")}, "--weight-decay is inf"), ({"smoothing": 1.0}, "below 1"),
-    ({"schedule": "steps"}, "--schedule .steps. is unknown"), ({"magnitude": 11.0}, "--magnitude 11.0: they go"),
-    ({"patience": 3}, "--patience wants --val"), ({"test": 1.0}, "--test is 1.0"),
-    ({"beta2": 1.0}, "--beta2 is 1.0: it must be below 1"),
-    ({"lr": 0.0}, "--lr is 0"), ({"weight_decay": -1.0}, "--weight-decay is -1"), ({"seed": -1}, "--seed is -1"),
-    ({"val": 1.0}, "--val is 1.0"), ({"micro_batch": 0}, "--micro-batch is 0"),
-    ({"preset": "mnits"}, "did you mean 'mnist'"), ({"preset": "ViT-Ti/16"}, "8x8 cannot be cut into patches of 16x16"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "--epochs is 0"),
+        ({"batch_size": -3}, "--batch-size is -3"),
+        ({"lr": float("nan")}, "--lr is nan"),
+        ({"lr": 1e30}, "--lr is 1e"),
+        ({"weight_decay": float("inf")}, "--weight-decay is inf"),
+        ({"smoothing": 1.0}, "below 1"),
+        ({"schedule": "steps"}, "--schedule .steps. is unknown"),
+        ({"magnitude": 11.0}, "--magnitude 11.0: they go"),
+        ({"patience": 3}, "--patience wants --val"),
+        ({"test": 1.0}, "--test is 1.0"),
+        ({"beta2": 1.0}, "--beta2 is 1.0: it must be below 1"),
+        ({"lr": 0.0}, "--lr is 0"),
+        ({"weight_decay": -1.0}, "--weight-decay is -1"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"val": 1.0}, "--val is 1.0"),
+        ({"micro_batch": 0}, "--micro-batch is 0"),
+        ({"preset": "mnits"}, "did you mean 'mnist'"),
+        ({"preset": "ViT-Ti/16"}, "8x8 cannot be cut into patches of 16x16"),
+    ],
+)
 def test_impossible_settings_are_refused(sets, changes, message):
     with pytest.raises(UserError, match=message):
         TrainConfig.make("digits", sets[0], **changes)
@@ -499,20 +669,37 @@ def test_a_preset_is_made_to_fit_the_data():
 
 def test_a_recipe_of_another_name(sets):
     config = TrainConfig.make("digits", sets[0], "digits", "mnist-best", epochs=3)
-    assert (config.data, config.recipe.optimizer, config.recipe.epochs, config.model.patch) == ("digits", "muon", 3, (4, 4))
+    assert (config.data, config.recipe.optimizer, config.recipe.epochs, config.model.patch) == (
+        "digits",
+        "muon",
+        3,
+        (4, 4),
+    )
 
 
 def test_augmentation_of_the_recipes():
     rng, images = np.random.default_rng(0), np.full((50, 8, 8, 1), 200, np.uint8)
     assert augmentation(Recipe("digits", 1)) is None
     moved = augmentation(Recipe("digits", 1, shift=2))(images, rng)
-    assert set(np.unique(moved)) == {0, 200}          # whole pixels
+    assert set(np.unique(moved)) == {0, 200}  # whole pixels
     turned = augmentation(Recipe("digits", 1, turn=20, flip=True))(images, rng)
-    assert len(np.unique(turned)) > 10                # interpolated
+    assert len(np.unique(turned)) > 10  # interpolated
 
 
-@pytest.mark.parametrize(("H", "W", "patch"), [(64, 64, 8), (32, 32, 4), (28, 28, 4), (32, 64, 4), (8, 8, 1), (224, 224, 28),
-                                               (48, 36, 6), (31, 31, 1), (30, 30, 3)])
+@pytest.mark.parametrize(
+    ("H", "W", "patch"),
+    [
+        (64, 64, 8),
+        (32, 32, 4),
+        (28, 28, 4),
+        (32, 64, 4),
+        (8, 8, 1),
+        (224, 224, 28),
+        (48, 36, 6),
+        (31, 31, 1),
+        (30, 30, 3),
+    ],
+)
 def test_patches_for_images_of_any_size(H, W, patch):
     images = np.zeros((4, H, W, 3), np.uint8)
     config = TrainConfig.make("./mine.npz", make_dataset("x", images, np.arange(4)), test=0.3)

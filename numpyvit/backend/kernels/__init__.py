@@ -19,7 +19,25 @@ from .optim import adamw_update, orthogonal
 from .patches import choose_patches
 from .softmax import softmax_backward, softmax_forward
 
-TWINS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (
-    adamw_update, add_branch_backward, add_branch_forward, choose_patches, col_sum, cross_entropy_backward,
-    cross_entropy_forward, gelu_tanh_backward, gelu_tanh_forward, keys_first_backward, keys_first_forward,
-    layernorm_backward, layernorm_forward, matmul, orthogonal, softmax_backward, softmax_forward)}
+TWINS: dict[str, Callable[..., Any]] = {
+    f.__name__: f
+    for f in (
+        adamw_update,
+        add_branch_backward,
+        add_branch_forward,
+        choose_patches,
+        col_sum,
+        cross_entropy_backward,
+        cross_entropy_forward,
+        gelu_tanh_backward,
+        gelu_tanh_forward,
+        keys_first_backward,
+        keys_first_forward,
+        layernorm_backward,
+        layernorm_forward,
+        matmul,
+        orthogonal,
+        softmax_backward,
+        softmax_forward,
+    )
+}

@@ -37,11 +37,16 @@ def by_query(mask: Array | None, part: slice) -> Array | None:
     return None if mask is None else mask[..., part].transpose(1, 2, 3, 0)
 
 
-def keys_first_forward(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, Cache]:
+def keys_first_forward(
+    q: Array, k: Array, v: Array, mask: Array | None = None
+) -> tuple[Array, Cache]:
     """q (B, h, M, E), k, v (B, h, N, E), mask (N, B, h, M)  ->  o (B, h, M, E), cache."""
     xp, (B, h, M, E), N = get_xp(q), q.shape, k.shape[2]
-    q, k, v = solid(q), solid(k), solid(v)                               # once, and not in each product
-    o, a = xp.empty((B, M, h, E), q.dtype).transpose(0, 2, 1, 3), None   # in memory as the projection wants it
+    q, k, v = solid(q), solid(k), solid(v)  # once, and not in each product
+    o, a = (
+        xp.empty((B, M, h, E), q.dtype).transpose(0, 2, 1, 3),
+        None,
+    )  # in memory as the projection wants it
     for part in queries(q, N):
         a = probabilities(q[:, :, part], k)
         here = by_query(mask, part)
@@ -55,12 +60,30 @@ def keys_first_backward(do: Array, cache: Cache, out: Array | list[Array]) -> No
     (dq, dk, dv), N = out, k.shape[2]
     do, sums = solid(do), get_xp(do).empty((2, *k.shape), k.dtype)
     for part in queries(q, N):
-        a, here = kept if kept is not None else probabilities(q[:, :, part], k), by_query(mask, part)
+        a, here = (
+            kept if kept is not None else probabilities(q[:, :, part], k),
+            by_query(mask, part),
+        )
         d = do[:, :, part]
-        product((a if here is None else a * here).swapaxes(-1, -2), d, out=sums[1], beta=float(part.start > 0))
+        product(
+            (a if here is None else a * here).swapaxes(-1, -2),
+            d,
+            out=sums[1],
+            beta=float(part.start > 0),
+        )
         da = product(d, v.swapaxes(-1, -2))
         da = da if here is None else da * here
-        by_rows(CODE, "softmax_backward", da.size // N, da, a, da, q.shape[-1] ** -0.5, N, dtype=da.dtype)
+        by_rows(
+            CODE,
+            "softmax_backward",
+            da.size // N,
+            da,
+            a,
+            da,
+            q.shape[-1] ** -0.5,
+            N,
+            dtype=da.dtype,
+        )
         product(da, k, out=dq[:, :, part])
         product(da.swapaxes(-1, -2), q[:, :, part], out=sums[0], beta=float(part.start > 0))
     dk[...], dv[...] = sums[0], sums[1]

@@ -3,7 +3,7 @@
 from ..arrays import Array, as_rows, get_xp
 from .launch import THREADS, launch, solid
 
-CHUNK = 256          # rows that one block adds up
+CHUNK = 256  # rows that one block adds up
 
 CODE = """
 // A block takes 32 columns of `chunk` rows: 8 warps go down the rows, and then their sums are added.
@@ -38,8 +38,20 @@ def column_sums(x: Array, factor: Array | None = None) -> Array:
     rows, D = x.shape
     parts = -(-rows // CHUNK)
     sums: Array = get_xp(x).empty((1 + both, parts, D), x.dtype)
-    launch(CODE, "column_sums", -(-D // 32) * parts, THREADS, x, x if factor is None else solid(factor), sums, int(both), D,
-           rows, CHUNK, dtype=x.dtype)
+    launch(
+        CODE,
+        "column_sums",
+        -(-D // 32) * parts,
+        THREADS,
+        x,
+        x if factor is None else solid(factor),
+        sums,
+        int(both),
+        D,
+        rows,
+        CHUNK,
+        dtype=x.dtype,
+    )
     return sums[:, 0] if parts == 1 else sums.sum(1)
 
 

@@ -8,7 +8,9 @@ from .launch import WARP_SUM, by_elements, by_rows, solid
 
 Cache = tuple[Array, Array, Array, int]
 
-CODE = WARP_SUM + """
+CODE = (
+    WARP_SUM
+    + """
 // t: the targets as they came, smoothed here; p: softmax of the logits; weight: the sum of a row's targets
 extern "C" __global__ void cross_entropy_forward(const T* x, T* t, T smoothing, T* p, T* weight, T* loss, long long K,
                                                  long long rows) {
@@ -33,6 +35,7 @@ extern "C" __global__ void cross_entropy_backward(const T* p, const T* t, const 
     if (i < size) dx[i] = (p[i] * weight[i / K] - t[i]) * scale;
 }
 """
+)
 
 
 def cross_entropy_forward(
@@ -41,8 +44,25 @@ def cross_entropy_forward(
     """logits (B, K), targets (B,) whole numbers or (B, K) probabilities  ->  loss, cache."""
     t = as_probabilities(logits, targets)
     xp, logits, (B, K) = get_xp(logits), solid(logits), logits.shape
-    t, p, weight, losses = solid(t), xp.empty_like(logits), xp.empty(B, logits.dtype), xp.empty(B, logits.dtype)
-    by_rows(CODE, "cross_entropy_forward", B, logits, t, float(smoothing), p, weight, losses, K, dtype=logits.dtype)
+    t, p, weight, losses = (
+        solid(t),
+        xp.empty_like(logits),
+        xp.empty(B, logits.dtype),
+        xp.empty(B, logits.dtype),
+    )
+    by_rows(
+        CODE,
+        "cross_entropy_forward",
+        B,
+        logits,
+        t,
+        float(smoothing),
+        p,
+        weight,
+        losses,
+        K,
+        dtype=logits.dtype,
+    )
     count = max(B, 1) if count is None else count
     return losses.sum() / count, (p, t, weight, count)
 
@@ -51,5 +71,16 @@ def cross_entropy_backward(dloss: Any, cache: Cache) -> Array:
     """dloss (a number)  ->  dlogits (B, K)."""
     p, t, weight, count = cache
     dx = get_xp(p).empty_like(p)
-    by_elements(CODE, "cross_entropy_backward", p.size, p, t, weight, 1.0 / count, dx, p.shape[-1], dtype=p.dtype)
+    by_elements(
+        CODE,
+        "cross_entropy_backward",
+        p.size,
+        p,
+        t,
+        weight,
+        1.0 / count,
+        dx,
+        p.shape[-1],
+        dtype=p.dtype,
+    )
     return dx if isinstance(dloss, float) and dloss == 1 else dx * dloss

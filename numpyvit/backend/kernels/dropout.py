@@ -7,7 +7,7 @@ import numpy as np
 from ..arrays import Array, get_xp
 from .launch import by_elements, solid
 
-Drop = tuple[Array, int, float]                       # random bits, those below which are dropped, what the others count
+Drop = tuple[Array, int, float]  # random bits, those below which are dropped, what the others count
 
 CODE = """
 // Element i of (B, rows, D): image i / part, whose bits begin at i / part * whole.
@@ -42,8 +42,14 @@ def draw(xp: Any, rng: Any, size: int, p: float) -> Drop:
     return xp.asarray(bits).view("u2"), threshold, 65536 / (65536 - threshold)
 
 
-def add_branch_forward(x: Array, a: Array, dropout: float, drop_path: float, rng: np.random.Generator | None,
-                       shape: tuple[int, ...]) -> tuple[Array, tuple]:
+def add_branch_forward(
+    x: Array,
+    a: Array,
+    dropout: float,
+    drop_path: float,
+    rng: np.random.Generator | None,
+    shape: tuple[int, ...],
+) -> tuple[Array, tuple]:
     """x (B, rows, D), a (B, rows, D)  ->  y (B, rows, D), cache."""
     xp, (B, N, D) = get_xp(x), shape
     bits, threshold, factor = draw(xp, rng, B * N * D, dropout)

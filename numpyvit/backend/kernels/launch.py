@@ -29,6 +29,7 @@ __device__ __forceinline__ T warp_max(T x) {
 @cache
 def kernel(code: str, name: str, dtype: str) -> Any:
     import cupy
+
     return cupy.RawKernel(f"typedef {TYPES[dtype]} T;\n{code}", name, ("--std=c++17",))
 
 
@@ -36,8 +37,14 @@ def launch(code: str, name: str, blocks: int, threads: int, *args: Any, dtype: A
     """Run a kernel of `code` on so many blocks of so many threads; dtype: T. Whole numbers go as long long."""
     if blocks:
         kind = np.dtype(dtype).type
-        given = (np.int64(a) if isinstance(a, int | np.integer) else kind(a) if isinstance(a, float | np.floating) else a
-                 for a in args)
+        given = (
+            np.int64(a)
+            if isinstance(a, int | np.integer)
+            else kind(a)
+            if isinstance(a, float | np.floating)
+            else a
+            for a in args
+        )
         kernel(code, name, np.dtype(dtype).name)((blocks,), (threads,), tuple(given))
 
 

@@ -6,7 +6,9 @@ from .launch import WARP_SUM, by_rows, solid
 
 Cache = tuple[Array, Array, Array]
 
-CODE = WARP_SUM + """
+CODE = (
+    WARP_SUM
+    + """
 extern "C" __global__ void layernorm_forward(const T* x, const T* gamma, const T* beta, T eps, T* y, T* xhat, T* rstd,
                                              long long D, long long rows) {
     long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
@@ -36,6 +38,7 @@ extern "C" __global__ void layernorm_backward(const T* dy, const T* xhat, const 
     for (long long i = threadIdx.x % 32; i < D; i += 32) dx[i] = rstd[row] * (dy[i] * gamma[i] - g - xhat[i] * gx);
 }
 """
+)
 
 
 def layernorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Cache]:
@@ -43,7 +46,20 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[
     xp, x, D = get_xp(x), solid(x), x.shape[-1]
     rows = x.size // D
     y, xhat, rstd = xp.empty_like(x), xp.empty_like(x), xp.empty(rows, x.dtype)
-    by_rows(CODE, "layernorm_forward", rows, x, solid(gamma), solid(beta), float(eps), y, xhat, rstd, D, dtype=x.dtype)
+    by_rows(
+        CODE,
+        "layernorm_forward",
+        rows,
+        x,
+        solid(gamma),
+        solid(beta),
+        float(eps),
+        y,
+        xhat,
+        rstd,
+        D,
+        dtype=x.dtype,
+    )
     return y, (xhat, rstd, gamma)
 
 

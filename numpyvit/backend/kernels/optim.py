@@ -23,13 +23,40 @@ extern "C" __global__ void adamw_update(T* p, const T* grad, T* m, T* v, T* aver
 """
 
 
-def adamw_update(p: Array, g: Array, m: Array, v: Array, average: Array | None, *, scale: Any, numbers: Numbers,
-                 betas: tuple[float, float], weight_decay: float) -> None:
+def adamw_update(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    average: Array | None,
+    *,
+    scale: Any,
+    numbers: Numbers,
+    betas: tuple[float, float],
+    weight_decay: float,
+) -> None:
     """p, g, m, v, average (n,), updated in place."""
     xp, (b1, b2) = get_xp(p), betas
     scale = xp.full((), scale, p.dtype) if isinstance(scale, float) else scale
-    by_elements(CODE, "adamw_update", p.size, p, g, m, v, p if average is None else average, scale, numbers, float(b1),
-                1.0 - b1, float(b2), 1.0 - b2, float(weight_decay), int(average is not None), dtype=p.dtype)
+    by_elements(
+        CODE,
+        "adamw_update",
+        p.size,
+        p,
+        g,
+        m,
+        v,
+        p if average is None else average,
+        scale,
+        numbers,
+        float(b1),
+        1.0 - b1,
+        float(b2),
+        1.0 - b2,
+        float(weight_decay),
+        int(average is not None),
+        dtype=p.dtype,
+    )
 
 
 def orthogonal(m: Array) -> Array:

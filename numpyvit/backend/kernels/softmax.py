@@ -3,7 +3,9 @@
 from ..arrays import Array, get_xp
 from .launch import WARP_SUM, by_rows, solid
 
-CODE = WARP_SUM + """
+CODE = (
+    WARP_SUM
+    + """
 // y = softmax(scale * x); y may be x itself
 extern "C" __global__ void softmax_forward(const T* x, T* y, T scale, long long N, long long rows) {
     long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
@@ -30,6 +32,7 @@ extern "C" __global__ void softmax_backward(const T* dy, const T* y, T* dx, T sc
     for (long long i = threadIdx.x % 32; i < N; i += 32) dx[i] = scale * y[i] * (dy[i] - dot);
 }
 """
+)
 
 
 def softmax_forward(x: Array) -> tuple[Array, Array]:
