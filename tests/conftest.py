@@ -1,4 +1,7 @@
-"""Hypothesis draws seeds and shapes; the time of an example says nothing here, so there is no deadline."""
+"""Fixtures that all tests share, and the settings of Hypothesis.
+
+An example has no deadline, because its first run may compile a kernel or fill a cache.
+"""
 
 import socket
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ settings.load_profile("numpyvit")
 
 @pytest.fixture(autouse=True, scope="session")
 def no_network():
-    """No name but this machine's is looked up."""
+    """Refuse to look up the address of any other machine."""
     look_up = socket.getaddrinfo
 
     def local(host, *args, **options):
@@ -31,7 +34,7 @@ def no_network():
 
 @pytest.fixture(scope="module", params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cupy(request):
-    """CuPy, or what stands in for it."""
+    """Return CuPy on a GPU, or the stand-in for it on a machine without one."""
     if request.param == "stand-in":
         with strict.installed() as module:
             yield module
@@ -43,20 +46,21 @@ def cupy(request):
 
 
 def is_standin(cupy):
+    """Return whether the fixture `cupy` is the stand-in."""
     return cupy.ndarray is strict.ndarray
 
 
 @pytest.fixture
 def standin(cupy):
-    """For tests of what only the stand-in can tell."""
+    """Return the stand-in, for tests of properties that only it can show."""
     if not is_standin(cupy):
-        pytest.skip("of the stand-in alone")
+        pytest.skip("this is a test of the stand-in")
     return cupy
 
 
 @pytest.fixture(scope="module")
 def no_waiting(cupy):
-    """Within `with no_waiting():` nothing may be brought to the host."""
+    """Return a context manager, within which nothing may be copied to the host."""
 
     @contextmanager
     def context():

@@ -1,4 +1,7 @@
-"""Where arrays live: the host's memory, by NumPy, or a GPU's, by CuPy. CuPy is imported here, when it is asked for."""
+"""Where arrays live: in the host's memory (NumPy) or in a GPU's (CuPy).
+
+CuPy is imported here, and only when a GPU is asked for.
+"""
 
 import math
 import re
@@ -16,12 +19,15 @@ INSTALL = "pip install 'numpyvit[cuda13]', or [cuda12] for an older driver"
 
 
 def module_of(device: str) -> ModuleType:
-    """numpy for "cpu"; for "cuda" or "cuda:1" cupy, with that GPU made the current one. Raises UserError that says what is
-    missing: CuPy, a driver that works, or a GPU of that number."""
+    """Return numpy for "cpu", or cupy for "cuda" and "cuda:1", with that GPU made current.
+
+    Raises UserError that names the missing part: CuPy, a working driver, CUDA's libraries,
+    or a GPU of that number.
+    """
     found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", device) if isinstance(device, str) else None
     if not found:
         raise UserError(
-            f"the device is {device!r}: wanted cpu, cuda, or cuda:N for the GPU of number N"
+            f"the device is {device!r}: use cpu, cuda, or cuda:N for the GPU with number N"
         )
     if device == "cpu":
         return np
@@ -29,32 +35,35 @@ def module_of(device: str) -> ModuleType:
         import cupy
     except ImportError as error:
         raise UserError(
-            f"--device {device} needs CuPy, which cannot be imported ({error}): {INSTALL}"
+            f"device {device} needs CuPy, which cannot be imported ({error}): {INSTALL}"
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise UserError(
-            f"CuPy finds no GPU that it can use ({error}): install or update NVIDIA's driver, or use "
-            "--device cpu"
+            f"CuPy finds no usable GPU ({error}): install or update NVIDIA's driver, "
+            "or use device cpu"
         ) from None
     try:
-        from cupy_backends.cuda.libs import cublas, nvrtc  # noqa: F401  to compute with, and to compile kernels
+        # cuBLAS computes the matrix products and NVRTC compiles the kernels.
+        from cupy_backends.cuda.libs import cublas, nvrtc  # noqa: F401
 
-        nvrtc.getVersion()  # CuPy looks for the library now
+        nvrtc.getVersion()  # CuPy looks for the library only now
     except (ImportError, RuntimeError) as error:
-        raise UserError(
-            f"CuPy does not find CUDA's own libraries ({str(error).splitlines()[0]}): {INSTALL}"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"CuPy does not find CUDA's libraries ({reason}): {INSTALL}") from None
     number = int(found[1] or 0)
     if number >= count:
-        raise UserError(f"there is no GPU {number}: this machine has {count}, numbered from 0")
+        raise UserError(
+            f"there is no GPU {number}: this machine has {count}, numbered from 0; "
+            "choose one of them"
+        )
     cupy.cuda.Device(number).use()
     return cupy
 
 
 def to(x: Array, device: str) -> Array:
-    """x where `device` is; x itself, if it is there already."""
+    """Return `x` on `device`; `x` itself if it is there already."""
     xp = module_of(device)
     if xp is np:
         return to_host(x)
@@ -62,31 +71,34 @@ def to(x: Array, device: str) -> Array:
 
 
 def to_host(x: Array) -> Array:
-    """x as a NumPy array; from a GPU a copy, when all is done that was asked of it before."""
+    """Return `x` as a NumPy array; from a GPU as a copy, after all pending work is done."""
     return x if on_host(x) else x.get()  # type: ignore[attr-defined]
+
+
+def to_float(x: Any) -> float:
+    """Return the value of a zero-dimensional array on any device, or of a number."""
+    return float(x.get()) if hasattr(x, "get") else float(x)
 
 
 @contextmanager
 def stream(device: str) -> Iterator[None]:
-    """A GPU does what it is asked within this in order, and in an order of its own, which can be captured as a graph; it
-    begins when what was asked before is done, and at the end all is done."""
+    """Run the GPU work of a `with` block on a stream of its own; on the CPU do nothing.
+
+    The work runs in order, can be captured as a CUDA graph, begins when all earlier work
+    is done, and is complete when the block ends.
+    """
     xp = module_of(device)
     if xp is np:
         yield
         return
     xp.cuda.get_current_stream().synchronize()
-    with xp.cuda.Stream(non_blocking=True) as own:
+    with xp.cuda.Stream(non_blocking=True) as new:
         try:
             yield
         finally:
-            own.synchronize()
+            new.synchronize()
 
 
 def free_memory(device: str) -> float:
-    """Bytes that a GPU has left; infinity for the host, where what is asked about is already."""
+    """Return the bytes free on a GPU; infinity for the host, where the data are already."""
     return math.inf if device == "cpu" else float(module_of(device).cuda.Device().mem_info[0])
-
-
-def number(x: Any) -> float:
-    """The value of an array of no dimension, wherever it is, or of what is a number already."""
-    return float(x.get()) if hasattr(x, "get") else float(x)

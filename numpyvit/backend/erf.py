@@ -1,7 +1,7 @@
-"""The error function, erf(x) = 2 / sqrt(pi) * integral from 0 to x of exp(-t^2), which NumPy does not have.
+"""The error function erf(x) = 2/√π ∫₀ˣ exp(-t²) dt, which NumPy lacks.
 
-Two ways: a series that is right to the last digits of whatever dtype it is given, and for float32 and float64 a
-polynomial that is fitted to that series on first use, so that no table of constants has to be believed.
+A series computes it to the last digits of any dtype. For float32 and float64 a polynomial
+is fitted to that series on first use, so there is no table of constants to trust.
 """
 
 from functools import lru_cache
@@ -10,39 +10,42 @@ import numpy as np
 
 from .arrays import Array, get_xp
 
+# m in u = (x² - m) / (x² + m) below. With 20 the fit needs 11 terms in float32 and 27 in
+# float64; with 5 it would need 15 and 44.
+MIDDLE = 20.0
+
 
 def erf_series(x: Array) -> Array:
-    """erf to within some 10 eps in any dtype, slowly: x (...)  ->  (...).
+    """Return erf(x) to within about 10 eps in any dtype, slowly: x (...)  ->  (...).
 
-    erf(x) = 2 / sqrt(pi) * exp(-x^2) * sum_n  2^n x^(2n+1) / (1 * 3 * ... * (2n+1))    (DLMF 7.6.2)
+    erf(x) = 2/√π exp(-x²) Σ_n 2ⁿ x²ⁿ⁺¹ / (1·3·...·(2n+1))            (DLMF 7.6.2)
 
-    All terms of the sum have one sign, so nothing cancels. Beyond `limit`, erf(x) is 1 to within eps.
+    All terms of the sum have the same sign, so nothing cancels. Beyond `limit`, erf(x) is
+    1 to within eps.
     """
     xp = get_xp(x)
     eps = np.finfo(x.dtype).eps
-    limit = xp.sqrt(-xp.log(xp.asarray(eps / 8, x.dtype)))  # erfc(x) < exp(-x^2)
+    limit = xp.sqrt(-xp.log(xp.asarray(eps / 8, x.dtype)))  # erfc(x) < exp(-x²)
     x = xp.clip(x, -limit, limit)
     t = 2 * x * x
-    term, total, n = x, x, 0
+    term, total = x, x
+    n = 0
     while (abs(term) > eps / 8 * abs(total)).any():
         n += 1
         term = term * (t / (2 * n + 1))
         total = total + term
-    pi = xp.arccos(xp.asarray(-1, x.dtype))  # math.pi has only a double's digits
+    pi = xp.arccos(xp.asarray(-1, x.dtype))  # math.pi has the digits of a double only
     return xp.clip(2 / xp.sqrt(pi) * xp.exp(-x * x) * total, -1, 1)
-
-
-MIDDLE = (
-    20.0  # of u in x^2, see below: 11 terms in float32, 27 in float64; with 5 it would be 15 and 44
-)
 
 
 @lru_cache(maxsize=2)
 def chebyshev_fit(dtype: str) -> tuple[float, float, tuple[float, ...]]:
-    """(limit, u at limit, coefficients c) with erf(x) / x = sum_k c_k T_k(v) on |x| <= limit, to the dtype's eps.
+    """Fit erf(x) / x by Chebyshev polynomials to the precision of `dtype`.
 
-    erf(x) / x is smooth and even, so it is fitted over u = (x^2 - m) / (x^2 + m), stretched onto v in [-1, 1];
-    the coefficients are a cosine sum over the Chebyshev points (Trefethen, Approximation Theory and Practice, ch. 3-4).
+    Returns (limit, top, c) with erf(x) / x = Σ_k c_k T_k(v) for |x| <= limit. The function
+    is smooth and even, so it is fitted over u = (x² - m) / (x² + m), whose values from -1
+    to `top` are stretched onto v in [-1, 1]. The coefficients are a cosine sum over the
+    Chebyshev points (Trefethen, Approximation Theory and Approximation Practice, ch. 3-4).
     """
     eps, points, m = float(np.finfo(dtype).eps), 64, np.longdouble(MIDDLE)
     limit = np.sqrt(-np.log(np.longdouble(eps) / 8))
@@ -58,16 +61,16 @@ def chebyshev_fit(dtype: str) -> tuple[float, float, tuple[float, ...]]:
 
 
 def erf(x: Array) -> Array:
-    """erf to within a few eps of x's dtype, `longdouble` included: x (...)  ->  (...)."""
+    """Return erf(x) to within a few eps of the dtype, longdouble included: x (...)  ->  (...)."""
     if x.dtype.itemsize > 8:
         return erf_series(x)
     xp = get_xp(x)
     limit, top, c = chebyshev_fit(x.dtype.name)
     x = xp.clip(x, -limit, limit)
     t = x * x
-    v2 = 4 / (top + 1) * ((t - MIDDLE) / (t + MIDDLE) + 1) - 2  # 2 v
+    v2 = 4 / (top + 1) * ((t - MIDDLE) / (t + MIDDLE) + 1) - 2  # 2v
     b, b_next = xp.full_like(x, c[-1]), xp.zeros_like(x)
-    for c_k in c[-2:0:-1]:  # Clenshaw: b_k = c_k + 2 v b_k+1 - b_k+2
+    for c_k in c[-2:0:-1]:  # Clenshaw's recurrence: b_k = c_k + 2v b_k+1 - b_k+2
         b, b_next = c_k + v2 * b - b_next, b
     y = xp.clip(x * (c[0] + v2 / 2 * b - b_next), -1, 1)
     return xp.where(abs(x) < x.dtype.type(limit), y, xp.sign(x))

@@ -1,38 +1,55 @@
+"""The helpers of backend/arrays.py."""
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numpyvit.backend.arrays import as_rows, col_sum, get_xp, row_dot, row_mean, row_sum, transposed
-from numpyvit.testing import close, normal, seeds
-
-widths = st.sampled_from([3, 40])  # row_dot takes another way from 33 on
-shapes = st.tuples(st.lists(st.integers(0, 4), min_size=1, max_size=4), widths).map(
-    lambda s: (*s[0], s[1])
+from numpyvit.backend.arrays import (
+    as_rows,
+    contiguous,
+    count_values,
+    get_xp,
+    on_host,
+    read_only,
 )
+from numpyvit.testing import normal, seeds
 
 
-@given(shapes, seeds)
-def test_the_tricks_equal_their_plain_formulas(shape, seed):
-    a, b = normal(shape, seed), normal(shape, seed + 1)
-    assert close(row_sum(a), a.sum(-1, keepdims=True))
-    assert close(row_mean(a), a.sum(-1, keepdims=True) / a.shape[-1])
-    assert close(row_dot(a, b), (a * b).sum(-1, keepdims=True))
-    assert close(col_sum(a), a.sum(tuple(range(a.ndim - 1))))
-    assert as_rows(a).shape == (int(np.prod(shape[:-1])), shape[-1])
-    t = transposed(a, 0.5)
-    assert np.array_equal(t, 0.5 * a.swapaxes(-1, -2))
-    assert t.flags.c_contiguous
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.integers(1, 5), seeds)
+def test_as_rows_joins_the_leading_axes(lead, D, seed):
+    x = normal((*lead, D), seed)
+    rows = as_rows(x)
+    assert rows.shape == (int(np.prod(lead)), D)
+    assert np.array_equal(rows.reshape(x.shape), x)
+    assert np.shares_memory(rows, x) or x.size == 0
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
-def test_the_tricks_keep_the_dtype(dtype):
-    a = normal((2, 3, 5), 0, dtype)
-    tricks = row_sum, row_mean, col_sum, lambda a: row_dot(a, a), lambda a: transposed(a, 0.5)
-    assert {trick(a).dtype for trick in tricks} == {a.dtype}
+def test_contiguous_copies_only_if_it_must():
+    x = normal((3, 4), 0)
+    assert contiguous(x) is x
+    assert contiguous(x.T).flags.c_contiguous
+    assert np.array_equal(contiguous(x.T), x.T)
 
 
-def test_what_is_not_an_array_is_refused():
-    assert get_xp(np.zeros(2)) is np
+def test_a_cached_table_cannot_be_changed():
+    table = np.arange(3.0)
+    copy = read_only(table, np, np.float32)
+    assert copy.dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        copy[0] = 1
+    table[0] = 1  # the original is not affected
+
+
+@given(st.integers(0, 50), st.integers(1, 9), seeds)
+def test_count_values_is_bincount(m, n, seed):
+    x = np.random.default_rng(seed).integers(0, n, m)
+    assert np.array_equal(count_values(x, n), np.bincount(x, minlength=n))
+
+
+def test_get_xp_refuses_anything_but_arrays():
+    x = np.ones(3)
+    assert get_xp(x) is get_xp(x.sum()) is np
+    assert on_host(x)
     with pytest.raises(TypeError, match="expected a NumPy array, got list"):
-        get_xp([1, 2])
+        get_xp([1.0])

@@ -1,7 +1,6 @@
-"""The same pages on a GPU: all of it on a strict stand-in for CuPy."""
+"""backend/device.py: devices, transfers, and the errors for missing parts."""
 
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
@@ -9,148 +8,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standin import strict
 
-from numpyvit import SGD, AdamW, Muon, UserError, ViT, ViTConfig, Workers, cross_entropy
-from numpyvit.backend import kernels
+from numpyvit import UserError, ViT, ViTConfig, cross_entropy
 from numpyvit.backend.arrays import count_values
-from numpyvit.backend.device import module_of, number, to, to_host
-from numpyvit.data import (
-    Dataset,
-    affine,
-    batches,
-    compose,
-    cutmix,
-    erase,
-    flip,
-    mixup,
-    one_of,
-    randaugment,
-    shift,
-)
-from numpyvit.gradcheck.suite import layer_checks, model_checks
-from numpyvit.testing import normal, seeds, vit_configs
+from numpyvit.backend.device import free_memory, module_of, stream, to, to_float, to_host
+from numpyvit.testing import normal, seeds
+
+CONFIG = ViTConfig(6, 3, 2, 5, width=8, depth=2, heads=2, mlp_width=8)
 
 
-def images_for(config, B, seed):
-    x = normal((B, *config.image, config.channels), seed, np.float32)
-    return x, np.random.default_rng(seed).integers(0, config.classes, B)
+def test_to_and_back(cupy):
+    x = normal((2, 3), 0)
+    there = to(x, "cuda")
+    assert isinstance(there, cupy.ndarray)
+    assert to(x, "cpu") is to_host(x) is x
+    assert np.array_equal(to_host(there), x)
+    assert np.array_equal(to(there, "cpu"), x)
+    assert to(there, "cuda") is there or np.array_equal(to_host(to(there, "cuda")), x)
+    assert to_float(there.sum()) == pytest.approx(x.sum())
+    assert to_float(1.5) == to_float(np.float32(1.5)) == 1.5
 
 
-@pytest.fixture(params=["kernels", "readable"])
-def both_ways(request, cupy, monkeypatch):
-    """With the fused kernels, and without."""
-    if request.param == "readable":
-        monkeypatch.setattr(kernels, "TWINS", {})
-    return cupy
+def test_a_stream_is_current_inside_its_block_only(cupy):
+    outside = cupy.cuda.get_current_stream().ptr
+    with stream("cuda"):
+        assert cupy.cuda.get_current_stream().ptr != outside
+    assert cupy.cuda.get_current_stream().ptr == outside
+    with stream("cpu"):
+        assert cupy.cuda.get_current_stream().ptr == outside
 
 
-@pytest.mark.parametrize("name", layer_checks())
-def test_gradients_of_each_layer(both_ways, cupy, name):
-    report = layer_checks(xp=cupy)[name]()
-    assert report, f"\n{report}"
-
-
-@pytest.mark.parametrize("name", list(model_checks())[::5])
-def test_gradients_of_models(both_ways, cupy, name):
-    report = model_checks(xp=cupy)[name]()
-    assert report, f"\n{report}"
-
-
-@given(vit_configs(dropout=True), seeds)
-def test_a_model_is_the_same_on_both_and_never_waits(no_waiting, config, seed):
-    model, (x, labels) = ViT(config), images_for(config, 3, seed)
-    params = model.init(seed)
-    params.flat += normal(params.flat.shape, seed, np.float32) / 4
-    workers = Workers(model, seed=seed)
-    loss, grads = workers.piece(params, x, labels, workers.draws(1, 0), 3, params.zeros_like())
-    there = [to(a, "cuda") for a in (x, labels)]
-    there_params = params.to("cuda")
-    with no_waiting():
-        there_loss, there_grads = workers.loss_and_grad(there_params, *there, step=1)
-    assert number(there_loss) == pytest.approx(float(loss), rel=1e-5)
-    np.testing.assert_allclose(
-        to_host(there_grads.flat), grads.flat, rtol=1e-4, atol=1e-5 * abs(grads.flat).max(initial=0)
-    )
-    logits = Workers(model).predict(there_params, there[0])
-    np.testing.assert_allclose(logits, model.forward(params, x)[0], rtol=1e-4, atol=1e-5)
-    assert np.array_equal(there_params.to("cpu").flat, params.flat)
-
-
-CONFIG = ViTConfig(
-    6,
-    3,
-    2,
-    5,
-    width=8,
-    depth=2,
-    heads=2,
-    mlp_width=8,
-    dropout=0.1,
-    patch_dropout=0.3,
-    positions="rotary",
-)
-
-
-@pytest.mark.parametrize("make", [SGD, partial(AdamW, average=0.9), partial(Muon, average=0.9)])
-def test_training_is_the_same_on_both_and_never_waits(no_waiting, make):
-    """In float64: where a gradient is all rounding, AdamW makes a whole step of it."""
-    model, (x, labels) = ViT(CONFIG), images_for(CONFIG, 20, 0)
-    x, loss = x.astype(np.float64), partial(cross_entropy, smoothing=0.1)
-
-    def train(device):
-        params, losses = model.init(0, np.float64).to(device), []
-        data, optimizer = [to(a, device) for a in (x, labels)], make(params)
-        with Workers(model, loss, workers=1, micro_batch=20) as workers, no_waiting():
-            for step in range(20):
-                value, grads = workers.loss_and_grad(params, *data, step=step)
-                losses.append(
-                    (value, optimizer.step(params, grads, 1e-2, clip=0.5, each=workers.each))
-                )
-        return params, optimizer, losses
-
-    params, optimizer, losses = train("cpu")
-    there, there_optimizer, there_losses = train("cuda")
-    np.testing.assert_allclose(
-        [[number(v) for v in pair] for pair in there_losses], losses, rtol=1e-6
-    )
-    assert losses[-1][0] < losses[0][0] - 0.05
-    assert max(norm for _, norm in losses) > 0.5 > min(norm for _, norm in losses) or make is SGD
-    state, there_state = optimizer.state(), there_optimizer.state()
-    assert list(state) == list(there_state)
-    for name, a in {**state, "weights": params.flat}.items():
-        b = to_host(there.flat) if name == "weights" else there_state[name]
-        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6 * abs(a).max())
-    moved = make(there)  # a state goes from the host to the GPU
-    moved.load_state(state)
-    for name, a in state.items():
-        assert np.array_equal(moved.state()[name], a)
-
-
-def test_what_is_not_finite_shows_in_the_norm_and_the_weights(cupy):
-    model = ViT(CONFIG)
-    params = model.init().to("cuda")
-    grads = params.zeros_like()
-    grads.flat[3] = np.inf
-    assert not np.isfinite(number(AdamW(params).step(params, grads, 0.1, clip=1.0)))
-    assert not np.isfinite(to_host(params.flat)).all()
-
-
-def test_a_data_set_goes_there(cupy):
-    images = np.random.default_rng(0).integers(0, 256, (7, 6, 6, 2), np.uint8)
-    data = Dataset("", images, np.arange(7) % 5, np.full(2, 0.5), np.full(2, 0.3), tuple("abcde"))
-    model = ViT(CONFIG)
-    params = model.init()
-    params.flat += normal(params.flat.shape, 0, np.float32)
-    with Workers(model, workers=1) as workers:
-        wanted = workers.predict(params, data)
-        for where in (data, data.to("cuda")):  # uploaded part by part, or there already
-            np.testing.assert_allclose(
-                workers.predict(params.to("cuda"), where), wanted, rtol=1e-4, atol=1e-5
-            )
+def test_free_memory_is_finite_on_a_gpu_only(cupy):
+    assert 0 < free_memory("cuda") < free_memory("cpu") == float("inf")
 
 
 def test_devices_that_are_mixed_are_named(cupy):
-    model, (x, labels) = ViT(CONFIG), images_for(CONFIG, 2, 0)
+    model = ViT(CONFIG)
     params = model.init()
+    x, labels = normal((2, 6, 6, 2), 0, np.float32), np.arange(2)
     with pytest.raises(
         UserError, match="images are on the host and the weights on a GPU: bring them together"
     ):
@@ -164,18 +58,21 @@ def test_devices_that_are_mixed_are_named(cupy):
 @pytest.mark.parametrize(
     "device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CUDA", "", "cuda:1234", "cpu ", None, 0]
 )
-def test_a_device_that_is_none_is_refused(device):
-    with pytest.raises(UserError, match="wanted cpu, cuda, or cuda:N"):
+def test_an_unknown_device_is_refused(device):
+    with pytest.raises(UserError, match="use cpu, cuda, or cuda:N"):
         module_of(device)
 
 
-def test_what_is_missing_is_told(monkeypatch):
-    assert module_of("cpu") is np
+def test_without_cupy_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # as if it were not installed
+    assert module_of("cpu") is np
     with pytest.raises(
         UserError, match=r"needs CuPy, which cannot be imported .*pip install 'numpyvit\[cuda13\]'"
     ):
         module_of("cuda")
+
+
+def test_the_gpu_with_the_given_number_becomes_current():
     with strict.installed() as cupy:
         assert module_of("cuda") is cupy
         with pytest.raises(UserError, match="there is no GPU 1: this machine has 1"):
@@ -185,45 +82,30 @@ def test_what_is_missing_is_told(monkeypatch):
         assert strict.Device.used == 1
         module_of("cuda")
         assert strict.Device.used == 0
-        with pytest.MonkeyPatch.context() as patch:
-            patch.delattr(sys.modules["cupy_backends.cuda.libs"], "cublas")
+
+
+def test_missing_parts_of_cuda_are_named(monkeypatch):
+    def no_nvrtc():
+        raise RuntimeError("libnvrtc is not here")
+
+    with strict.installed() as cupy:
+        libraries = sys.modules["cupy_backends.cuda.libs"]
+        with monkeypatch.context() as patch:
+            patch.delattr(libraries, "cublas")
+            with pytest.raises(UserError, match=r"does not find CUDA's libraries .*pip install"):
+                module_of("cuda")
+        with monkeypatch.context() as patch:
+            patch.setattr(libraries.nvrtc, "getVersion", no_nvrtc)
             with pytest.raises(
-                UserError, match=r"does not find CUDA's own libraries .*pip install"
+                UserError, match=r"CUDA's libraries \(libnvrtc is not here\): pip install"
             ):
                 module_of("cuda")
-        with pytest.MonkeyPatch.context() as patch:
-
-            def missing():
-                raise RuntimeError("libnvrtc is not here")
-
-            patch.setattr(sys.modules["cupy_backends.cuda.libs"].nvrtc, "getVersion", missing)
-            with pytest.raises(
-                UserError, match=r"own libraries \(libnvrtc is not here\): pip install"
-            ):
-                module_of("cuda")
-        cupy.cuda = strict.cuda(
-            0, "cudaErrorInsufficientDriver: CUDA driver version is insufficient"
-        )
+        too_old = "cudaErrorInsufficientDriver: CUDA driver version is insufficient"
+        cupy.cuda = strict.cuda(0, too_old)
         with pytest.raises(
-            UserError, match=r"no GPU that it can use \(cudaErrorInsufficientDriver.*driver"
+            UserError, match=r"no usable GPU \(cudaErrorInsufficientDriver.*update NVIDIA's driver"
         ):
             module_of("cuda")
-
-
-AUGMENTS = {
-    "shift": shift(2),
-    "flip": flip(),
-    "affine": affine(10, 0.1, 2, 0.1),
-    "erase": erase(0.5),
-    "randaugment": randaugment(2, 9.0),
-    "several": compose(shift(1), flip(), erase(0.3)),
-}
-MIXES = {
-    "nothing": None,
-    "mixup": mixup(0.3),
-    "cutmix": cutmix(1.0),
-    "one of both": one_of(mixup(0.3), cutmix(1.0)),
-}
 
 
 @given(st.integers(0, 50), st.integers(1, 9), seeds)
@@ -233,35 +115,3 @@ def test_values_are_counted_without_waiting(no_waiting, m, n, seed):
     with no_waiting():
         found = count_values(there, n)
     assert np.array_equal(to_host(found), np.bincount(x, minlength=n))
-    assert np.array_equal(count_values(x, n), np.bincount(x, minlength=n))
-
-
-@pytest.mark.parametrize(
-    ("augment", "mix"),
-    [*((AUGMENTS[name], None) for name in AUGMENTS), *((None, MIXES[name]) for name in MIXES)],
-    ids=[*AUGMENTS, *MIXES],
-)
-def test_batches_are_the_same_on_both(no_waiting, augment, mix):
-    rng = np.random.default_rng(0)
-    data = Dataset(
-        "",
-        rng.integers(0, 256, (50, 9, 8, 3), np.uint8),
-        rng.integers(0, 5, 50),
-        np.full(3, 0.5),
-        np.full(3, 0.3),
-        tuple("abcde"),
-    )
-    there = data.to("cuda")
-    with no_waiting():
-        pairs = list(
-            zip(
-                batches(data, 16, 2, 1, augment, mix),
-                batches(there, 16, 2, 1, augment, mix),
-                strict=True,
-            )
-        )
-    for (images, labels), (there_images, there_labels) in pairs:
-        np.testing.assert_allclose(to_host(there_images), images, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(to_host(there_labels), labels, rtol=1e-6)
-        assert there_images.dtype == np.float32
-    assert len(pairs) == 8

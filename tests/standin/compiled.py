@@ -1,7 +1,8 @@
-"""RawKernel without a GPU: the CUDA code of a kernel, compiled by g++ with cuda.h, and run on the host.
+"""RawKernel without a GPU: CUDA code, compiled by g++ with cuda.h and run on the host.
 
-It refuses what CUDA would take in silence: an array of another dtype than the parameter's, of the host, or not contiguous;
-a number that is no NumPy scalar of the parameter's very type; another count of arguments; threads that are no whole warps.
+It refuses arguments that CUDA would misread without an error: an array of the wrong dtype,
+on the host or not contiguous; a number that is not a NumPy scalar of exactly the
+parameter's type; a wrong number of arguments; blocks that are not a multiple of a warp.
 """
 
 import ctypes
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from . import strict
+from .arrays import ndarray
+from .capture import Refused, flush, now_or_later
 
 HERE, CXX = Path(__file__).parent, shutil.which("g++")
 TYPES = {
@@ -31,10 +33,10 @@ folder = tempfile.TemporaryDirectory(prefix="kernels-")
 
 
 def parameters(code: str, name: str) -> list[tuple[str, bool]]:
-    """(type, whether it is a pointer) of each parameter of the kernel."""
+    """Return (type, whether it is a pointer) for each parameter of the kernel."""
     found = re.search(rf'extern "C" __global__ void {name}\(([^)]*)\)', code)
     if not found:
-        raise strict.Refused(f"the code has no kernel {name}")
+        raise Refused(f"the code has no kernel {name}")
     types = {new: old for old, new in re.findall(r"typedef (\w[\w ]*) (\w+);", code)}
     out = []
     for text in found[1].split(","):
@@ -45,11 +47,11 @@ def parameters(code: str, name: str) -> list[tuple[str, bool]]:
 
 
 class RawKernel:
-    """As CuPy's."""
+    """CuPy's RawKernel: compiled when it is made, and called with a grid, a block and arguments."""
 
     def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
         if CXX is None:
-            pytest.skip("g++ is not here, to compile kernels")
+            pytest.skip("g++, which compiles the kernels, is not installed")
         self.parameters = parameters(code, name)
         cast = ", ".join(
             f"*({kind}{'*' if pointer else ''}*)a[{i}]"
@@ -60,8 +62,8 @@ class RawKernel:
             'extern "C" int go(unsigned n, unsigned threads, bool alone, void **a) '
             "{ return run(n, threads, alone, call, a); }\n"
         )
-        its_own = code[code.index(f"void {name}(") :].split('extern "C"')[0]
-        self.alone = not re.search("__sync|__shfl|warp_", its_own)
+        body = code[code.index(f"void {name}(") :].split('extern "C"')[0]
+        self.alone = not re.search("__sync|__shfl|warp_", body)
         path = Path(folder.name, hashlib.md5(code.encode()).hexdigest() + ".so")
         if not path.exists():
             source = path.with_suffix(".cpp")
@@ -78,7 +80,7 @@ class RawKernel:
             ]
             done = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True)
             if done.returncode:
-                raise strict.Refused(done.stderr)
+                raise Refused(done.stderr)
         self.go = ctypes.CDLL(str(path)).go
 
     def __call__(
@@ -90,26 +92,24 @@ class RawKernel:
         shared_mem: int = 0,
     ) -> None:
         if len(grid) != 1 or len(block) != 1 or not (0 < block[0] <= 1024 and block[0] % 32 == 0):
-            raise strict.Refused(
-                f"a grid of {grid} and blocks of {block}: one dimension, and whole warps"
+            raise Refused(
+                f"a grid of {grid} and blocks of {block}: use one dimension and whole warps"
             )
         if not 0 < grid[0] < 2**31:
-            raise strict.Refused(f"a grid of {grid[0]} blocks")
+            raise Refused(f"a grid of {grid[0]} blocks: use 1 to 2**31 - 1")
         if len(args) != len(self.parameters):
-            raise strict.Refused(f"{len(args)} arguments for {len(self.parameters)} parameters")
+            raise Refused(f"{len(args)} arguments for {len(self.parameters)} parameters")
         keep: list[Any] = []
         for arg, (kind, pointer) in zip(args, self.parameters, strict=True):
             if pointer and not (
-                isinstance(arg, strict.ndarray)
-                and arg._a.flags.c_contiguous
-                and arg.dtype == TYPES[kind]
+                isinstance(arg, ndarray) and arg._a.flags.c_contiguous and arg.dtype == TYPES[kind]
             ):
-                raise strict.Refused(
+                raise Refused(
                     f"a pointer to {kind} got {type(arg).__name__} {getattr(arg, 'dtype', '')}"
                     f" {getattr(arg, 'strides', '')}"
                 )
             if not pointer and type(arg) is not TYPES[kind]:
-                raise strict.Refused(f"a parameter of type {kind} got {type(arg).__name__}")
+                raise Refused(f"a parameter of type {kind} got {type(arg).__name__}")
             keep.append(ctypes.c_void_p(arg._a.ctypes.data) if pointer else np.array([arg]))
         pointers = (ctypes.c_void_p * len(keep))(
             *(k.ctypes.data if isinstance(k, np.ndarray) else ctypes.addressof(k) for k in keep)
@@ -117,10 +117,10 @@ class RawKernel:
 
         def run() -> None:
             if self.go(grid[0], block[0], self.alone, pointers):
-                raise strict.Refused("threads wait for others that never come")
+                raise Refused("threads wait for others that never arrive")
             for arg in args:
-                if isinstance(arg, strict.ndarray):
-                    strict.flush(arg._a)
-            assert keep  # what the pointers lead to
+                if isinstance(arg, ndarray):
+                    flush(arg._a)
+            assert keep  # the pointers point to these objects, which must exist until now
 
-        strict.now_or_later(run)
+        now_or_later(run)

@@ -1,6 +1,7 @@
-// CUDA's words for one thread at a time: enough to run the kernels of numpyvit/kernels on the host, in tests.
-// A block's threads are fibers. Each runs until it waits, for its block or its warp, and goes on when all of those wait too;
-// so a barrier that is missing, or that not all reach, shows as a wrong result or as an error.
+// The parts of CUDA that the kernels of numpyvit/backend/kernels use, run on the host, one thread at a
+// time. The threads of a block are fibers. Each runs until it waits for its block or its warp, and
+// continues when all of their threads wait too. So a barrier that is missing, or that not all threads
+// reach, shows as a wrong result or as an error.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -20,8 +21,8 @@ static dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 enum State { READY, AT_BLOCK, AT_WARP, DONE };
 struct Fiber { ucontext_t context; jmp_buf place; State state; bool begun; char stack[1 << 16]; };
-static std::vector<std::unique_ptr<Fiber>> fibers;       // kept from launch to launch: to make one takes long
-static jmp_buf scheduler;                                // (and jumps take a tenth of swapcontext, which asks the system)
+static std::vector<std::unique_ptr<Fiber>> fibers;       // kept between launches, because making one is slow
+static jmp_buf scheduler;                                // jumps take a tenth of the time of swapcontext, a system call
 static unsigned current;
 static void (*body)(void **);
 static void **arguments;
@@ -48,7 +49,7 @@ static void __syncthreads() { wait_as(AT_BLOCK); }
 static void __syncwarp() { wait_as(AT_WARP); }
 
 template <class T> static T __shfl_xor_sync(unsigned mask, T value, int lanes) {
-    if (mask != 0xffffffffu) { fprintf(stderr, "only whole warps\n"); abort(); }
+    if (mask != 0xffffffffu) { fprintf(stderr, "the mask must be that of a whole warp\n"); abort(); }
     exchange[current] = (double)value;
     wait_as(AT_WARP);
     T other = (T)exchange[current ^ lanes];
@@ -56,7 +57,7 @@ template <class T> static T __shfl_xor_sync(unsigned mask, T value, int lanes) {
     return other;
 }
 
-// Those that wait go on where all of their kind do: 1 if any could.
+// If all unfinished threads wait in this state, let them continue. Returns 1 if there were any.
 static int release(unsigned from, unsigned to, State state) {
     for (unsigned i = from; i < to; i++)
         if (fibers[i]->state != state && fibers[i]->state != DONE) return 0;
@@ -66,7 +67,7 @@ static int release(unsigned from, unsigned to, State state) {
     return any;
 }
 
-// 0, or 1 where threads wait for others that never come. alone: the kernel has nothing to wait for.
+// Runs a kernel. Returns 0, or 1 if threads wait for others that never arrive. alone: the kernel never waits.
 static int run(unsigned blocks, unsigned threads, bool alone, void (*kernel)(void **), void **args) {
     body = kernel, arguments = args;
     gridDim = {blocks, 1, 1}, blockDim = {threads, 1, 1};
@@ -92,7 +93,7 @@ static int run(unsigned blocks, unsigned threads, bool alone, void (*kernel)(voi
             int go = release(0, threads, AT_BLOCK);
             for (unsigned w = 0; w < threads; w += 32) go |= release(w, w + 32 < threads ? w + 32 : threads, AT_WARP);
             if (!ran && !go) {
-                fibers.clear();                          // they are in the middle of it
+                fibers.clear();                          // they have stopped inside the kernel
                 return 1;
             }
         }

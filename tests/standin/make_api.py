@@ -1,9 +1,10 @@
-"""Writes api.json, the list of what CuPy offers, for strict.py to offer no more: run it where CuPy is installed.
+"""Write api.json, the list of functions that CuPy has, so that strict.py has no more.
 
     python tests/standin/make_api.py
 
-No GPU is wanted. Each function and method stands with its parameters: a name as it is, "x=" where it may be left out,
-"*" before those that go by name only, "*x" for any number. A parameter that CuPy takes and only refuses counts as none.
+Run it where CuPy is installed; no GPU is needed. The list has the parameters of each
+function and method: "x" if it is required, "x=" if it has a default, "*" before those that
+are passed by keyword only, "*x" for any number of them.
 """
 
 import inspect
@@ -16,7 +17,8 @@ HERE = Path(__file__).parent
 
 
 def from_signature(signature: inspect.Signature) -> list[str]:
-    found = []
+    """Return the parameters of a signature, as api.json writes them."""
+    found: list[Any] = []
     for p in signature.parameters.values():
         if (
             p.kind == p.KEYWORD_ONLY
@@ -34,7 +36,10 @@ def from_signature(signature: inspect.Signature) -> list[str]:
 
 
 def from_doc(doc: str) -> list[str]:
-    """Of "_ndarray_base.sum(self, axis=None, Py_ssize_t n) -> ...", the first line that Cython writes."""
+    """Return the parameters from the first line of a docstring that Cython writes.
+
+    It looks like "_ndarray_base.sum(self, axis=None, Py_ssize_t n) -> ...".
+    """
     inside = re.match(r"[\w.]+\((.*)\)", doc.split("\n")[0])
     if inside is None:
         raise ValueError(f"no parameters in {doc[:60]!r}")
@@ -48,6 +53,7 @@ def from_doc(doc: str) -> list[str]:
 
 
 def parameters(f: Any) -> list[str]:
+    """Return the parameters of a function or method of CuPy."""
     import cupy
 
     if isinstance(f, cupy.ufunc):
@@ -65,6 +71,7 @@ def parameters(f: Any) -> list[str]:
 
 
 def public(space: Any) -> dict[str, list[str]]:
+    """Return the public functions of a module or class, each with its parameters."""
     found = {}
     for name in sorted(dir(space)):
         f = getattr(space, name, None)
@@ -76,13 +83,14 @@ def public(space: Any) -> dict[str, list[str]]:
             continue
         try:
             found[name] = parameters(f)
-        except ValueError:  # operators, some of which say nothing
+        except ValueError:  # some operators have no signature
             if name.startswith("__"):
                 found[name] = ["*others"]
     return found
 
 
 def main() -> None:
+    """Write api.json beside this file."""
     import cupy
 
     attributes = [
@@ -109,7 +117,7 @@ def main() -> None:
         "dtype=",
         "signature=",
         "order=",
-    ]  # its own signature is only (*args, ...)
+    ]  # CuPy's signature is only (*args, ...)
     lines = []
     for key, value in api.items():
         rows = (

@@ -1,4 +1,4 @@
-"""That the stand-in for CuPy refuses what it is there to refuse, and computes the rest as NumPy does."""
+"""The stand-in for CuPy refuses what it must refuse, and computes the rest as NumPy does."""
 
 import re
 
@@ -17,10 +17,10 @@ def cupy():
 
 
 REFUSED = {
-    "a function of NumPy's": lambda xp, x: np.exp(x),
-    "a product of NumPy's": lambda xp, x: np.matmul(x, x),
-    "a reduction of NumPy's": lambda xp, x: np.sum(x),
-    "NumPy's joining": lambda xp, x: np.concatenate([x, x]),
+    "a NumPy function": lambda xp, x: np.exp(x),
+    "a NumPy product": lambda xp, x: np.matmul(x, x),
+    "a NumPy reduction": lambda xp, x: np.sum(x),
+    "NumPy's concatenate": lambda xp, x: np.concatenate([x, x]),
     "NumPy's where": lambda xp, x: np.where(True, x, x),
     "asarray": lambda xp, x: np.asarray(x),
     "array": lambda xp, x: np.array(x),
@@ -34,33 +34,35 @@ REFUSED = {
     "tolist": lambda xp, x: x.tolist(),
     "range": lambda xp, x: range(x.argmax()),
     "formatting": lambda xp, x: f"{x.sum():.2f}",
-    "a product with the host's": lambda xp, x: x @ np.ones((3, 3), np.float32),
-    "a product of the host's": lambda xp, x: np.ones((3, 3), np.float32) @ x,
-    "a sum with the host's": lambda xp, x: x + np.ones(3, np.float32),
-    "a sum of the host's": lambda xp, x: np.ones(3, np.float32) + x,
-    "the host's, added in place": lambda xp, x: x.__iadd__(np.ones(3, np.float32)),
-    "into the host's": lambda xp, x: np.ones((3, 3), np.float32).__iadd__(x),
-    "the host's in a function": lambda xp, x: xp.maximum(x, np.ones(3, np.float32)),
-    "the host's in a list": lambda xp, x: xp.concatenate([x, np.ones((3, 3), np.float32)]),
-    "the host's as out": lambda xp, x: xp.exp(x, out=np.ones((3, 3), np.float32)),
-    "the host's assigned": lambda xp, x: x.__setitem__(0, np.ones(3, np.float32)),
-    "assigned to the host's": lambda xp, x: np.ones((3, 3), np.float32).__setitem__(0, x[0]),
-    "an index of the host's": lambda xp, x: x[np.array([0, 1])],
-    "an index by a list": lambda xp, x: x[[0, 1]],
-    "an index by a mask": lambda xp, x: x[x > 0],
-    "an index into the host's": lambda xp, x: np.arange(3)[xp.asarray(np.array([0, 1]))],
-    "vecdot's parameter": lambda xp, x: xp.sum(x, where=True),
-    "a parameter of NumPy's": lambda xp, x: x.sum(initial=0),
-    "a ufunc's where": lambda xp, x: xp.exp(x, where=x > 0),
-    "a count": lambda xp, x: xp.bincount(xp.arange(3)),
+    "device array @ host array": lambda xp, x: x @ np.ones((3, 3), np.float32),
+    "host array @ device array": lambda xp, x: np.ones((3, 3), np.float32) @ x,
+    "device array + host array": lambda xp, x: x + np.ones(3, np.float32),
+    "host array + device array": lambda xp, x: np.ones(3, np.float32) + x,
+    "device array += host array": lambda xp, x: x.__iadd__(np.ones(3, np.float32)),
+    "host array += device array": lambda xp, x: np.ones((3, 3), np.float32).__iadd__(x),
+    "a host array in a function": lambda xp, x: xp.maximum(x, np.ones(3, np.float32)),
+    "a host array in a list": lambda xp, x: xp.concatenate([x, np.ones((3, 3), np.float32)]),
+    "a host array as out": lambda xp, x: xp.exp(x, out=np.ones((3, 3), np.float32)),
+    "assigning a host array": lambda xp, x: x.__setitem__(0, np.ones(3, np.float32)),
+    "assigning to a host array": lambda xp, x: np.ones((3, 3), np.float32).__setitem__(0, x[0]),
+    "indexing by a host array": lambda xp, x: x[np.array([0, 1])],
+    "indexing by a list": lambda xp, x: x[[0, 1]],
+    "indexing by a mask": lambda xp, x: x[x > 0],
+    "indexing a host array": lambda xp, x: np.arange(3)[xp.asarray(np.array([0, 1]))],
+    "where of a reduction": lambda xp, x: xp.sum(x, where=True),
+    "a parameter that only NumPy has": lambda xp, x: x.sum(initial=0),
+    "where of a ufunc": lambda xp, x: xp.exp(x, where=x > 0),
+    "bincount": lambda xp, x: xp.bincount(xp.arange(3)),
     "a list of arrays": lambda xp, x: xp.asarray([x, x]),
-    "a float among whole numbers": lambda xp, x: xp.arange(3).__iadd__(0.5),
-    "a float64 into float32": lambda xp, x: xp.copyto(x, xp.zeros((3, 3), np.complex64)),
+    "adding a float to integers in place": lambda xp, x: xp.arange(3).__iadd__(0.5),
+    "copying complex numbers into floats": lambda xp, x: xp.copyto(
+        x, xp.zeros((3, 3), np.complex64)
+    ),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_must_not_pass_does_not(cupy, name):
+def test_forbidden_operations_are_refused(cupy, name):
     x = cupy.asarray(np.arange(9, dtype=np.float32).reshape(3, 3))
     with pytest.raises(TypeError):
         REFUSED[name](cupy, x)
@@ -81,7 +83,7 @@ CAPTURED = {
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_what_must_not_pass_in_a_capture_does_not(cupy, name):
+def test_some_operations_are_refused_during_a_capture_only(cupy, name):
     x = cupy.asarray(np.arange(9, dtype=np.float32).reshape(3, 3))
     CAPTURED[name](cupy, x)
     with cupy.cuda.Stream(non_blocking=True) as stream:
@@ -93,7 +95,7 @@ def test_what_must_not_pass_in_a_capture_does_not(cupy, name):
             stream.end_capture()
 
 
-def test_what_is_captured_is_done_at_each_launch(cupy):
+def test_captured_work_is_done_at_each_launch(cupy):
     x = cupy.asarray(np.arange(3, dtype=np.float32))
     index = cupy.asarray(np.array([2, 0]))
     with cupy.cuda.Stream(non_blocking=True) as stream:
@@ -113,22 +115,22 @@ def test_what_is_captured_is_done_at_each_launch(cupy):
         assert np.array_equal(z.get(), wanted[[2, 0]] * 2)
 
 
-def test_a_stream_that_others_wait_for_is_not_captured(cupy):
+def test_a_blocking_stream_cannot_be_captured(cupy):
     with cupy.cuda.Stream() as stream, pytest.raises(TypeError, match="non-blocking"):
         stream.begin_capture()
 
 
 @pytest.mark.parametrize("name", ["errstate", "ndindex", "not_a_function", "lexsorted"])
-def test_it_has_no_more_than_cupy(cupy, name):
+def test_it_has_no_function_that_cupy_lacks(cupy, name):
     assert not hasattr(cupy, name)
 
 
-def test_nor_have_its_arrays(cupy):
+def test_its_arrays_have_no_method_that_cupy_lacks(cupy):
     with pytest.raises(AttributeError, match="to_device"):
         cupy.zeros(3).to_device("cpu")
 
 
-def test_it_computes_as_numpy(cupy):
+def test_it_computes_the_same_as_numpy(cupy):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 4, 3)), rng.standard_normal((2, 3, 5))
     x, y = cupy.asarray(a), cupy.asarray(b)
@@ -156,7 +158,7 @@ def test_it_computes_as_numpy(cupy):
     np.testing.assert_array_equal(x.get(), a + 1)
 
 
-def test_what_has_no_dimension_is_an_array(cupy):
+def test_single_elements_are_zero_dimensional_arrays(cupy):
     x = cupy.zeros((2, 2), np.float32)
     for found in (x.sum(), x[0, 0], cupy.max(x), x.reshape(-1)[0] + 1):
         assert type(found) is strict.ndarray
@@ -184,10 +186,10 @@ def test_numbers_too_small_become_zero(cupy):
     )
 
 
-def test_its_words_say_what_was_wrong(cupy):
+def test_errors_say_what_was_wrong(cupy):
     with pytest.raises(
         TypeError, match=re.escape("CuPy's sum takes (a, axis=, dtype=, out=, keepdims=)")
     ):
         cupy.sum(cupy.zeros(3), where=True)
-    with pytest.raises(TypeError, match="in silence"):
+    with pytest.raises(TypeError, match="silently wait"):
         float(cupy.zeros(()))

@@ -1,89 +1,73 @@
-"""The twins of layers/keys_first.py: batched products, and between them softmax's kernels, in place.
+"""Attention on a GPU: batched matrix products, and softmax's kernels in place in between.
 
-Scores are (B, h, M, N) here, a row for each query. Where all of them would take more than STORED elements, none is kept:
-they are made for some queries at a time, and made again for the gradient (Chen et al., 2016, "Training Deep Nets with
-Sublinear Memory Cost").
+Scores are (B, h, N, N), a row for each query. If all of them would take more than STORED
+elements, none are kept: they are computed for some queries at a time, and again for the
+gradient (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost").
 """
 
 from collections.abc import Iterator
 
-from ..arrays import Array, get_xp
+from ..arrays import Array, contiguous, get_xp
 from .gemm import product
-from .launch import by_rows, solid
+from .launch import by_rows
 from .softmax import CODE
 
 STORED = 2**26
-Cache = tuple[Array, Array, Array, Array | None, Array, Array | None]
+Cache = tuple[Array, Array, Array, Array | None, Array | None]
 
 
-def queries(q: Array, N: int) -> Iterator[slice]:
-    """Parts of the M queries whose scores are few enough; all of them where they can be kept."""
-    B, h, M, _ = q.shape
+def attention_forward(
+    q: Array, k: Array, v: Array, mask: Array | None = None
+) -> tuple[Array, Cache]:
+    """q, k, v (B, h, N, E), mask (B, h, N, N) or None  ->  o (B, h, N, E), cache."""
+    xp = get_xp(q)
+    B, h, N, E = q.shape
+    q, k, v = contiguous(q), contiguous(k), contiguous(v)  # once, not in each product
+    o = xp.empty((B, N, h, E), q.dtype).transpose(0, 2, 1, 3)  # as merging the heads needs it
+    a = None
+    for part in query_parts(q):
+        a = probabilities(q[:, :, part], k)
+        p = a if mask is None else a * mask[:, :, part]
+        product(p, v, out=o[:, :, part])
+    stored = a if B * h * N * N <= STORED else None
+    return o, (q, k, v, stored, mask)
+
+
+def attention_backward(do: Array, cache: Cache) -> Array:
+    """do (B, h, N, E)  ->  dq, dk, dv in one array (3, B, h, N, E)."""
+    q, k, v, stored, mask = cache
+    xp = get_xp(do)
+    B, h, N, E = q.shape
+    do = contiguous(do)
+    # In memory (B, N, 3, h, E), as merging the heads needs it.
+    dqkv = xp.empty((B, N, 3, h, E), do.dtype).transpose(2, 0, 3, 1, 4)
+    dk, dv = xp.empty(k.shape, k.dtype), xp.empty(v.shape, v.dtype)
+    for part in query_parts(q):
+        a = probabilities(q[:, :, part], k) if stored is None else stored
+        p = a if mask is None else a * mask[:, :, part]
+        beta = float(part.start > 0)  # add to the parts before
+        product(p.swapaxes(-1, -2), do[:, :, part], out=dv, beta=beta)
+        da = product(do[:, :, part], v.swapaxes(-1, -2))
+        if mask is not None:
+            da = da * mask[:, :, part]
+        by_rows(CODE, "softmax_backward", da.size // N, da, a, da, E**-0.5, N, dtype=da.dtype)
+        product(da, k, out=dqkv[0][:, :, part])
+        product(da.swapaxes(-1, -2), q[:, :, part], out=dk, beta=beta)
+    dqkv[1], dqkv[2] = dk, dv
+    return dqkv
+
+
+def query_parts(q: Array) -> Iterator[slice]:
+    """Yield slices of the queries whose scores are few enough; one if all can be kept."""
+    B, h, N, _ = q.shape
     size = max(1, STORED // max(B * h * N, 1))
-    for start in range(0, M, size):
-        yield slice(start, min(start + size, M))
+    for start in range(0, N, size):
+        yield slice(start, min(start + size, N))
 
 
 def probabilities(q: Array, k: Array) -> Array:
-    """q (B, h, m, E), k (B, h, N, E)  ->  softmax(q k' / sqrt(E)), (B, h, m, N)."""
+    """q (B, h, m, E), k (B, h, N, E)  ->  softmax(q kᵀ / √E), (B, h, m, N)."""
     a = product(q, k.swapaxes(-1, -2))
     N = a.shape[-1]
     by_rows(CODE, "softmax_forward", a.size // N, a, a, q.shape[-1] ** -0.5, N, dtype=a.dtype)
     return a
-
-
-def by_query(mask: Array | None, part: slice) -> Array | None:
-    """A mask (N, B, h, M) as (B, h, m, N)."""
-    return None if mask is None else mask[..., part].transpose(1, 2, 3, 0)
-
-
-def keys_first_forward(
-    q: Array, k: Array, v: Array, mask: Array | None = None
-) -> tuple[Array, Cache]:
-    """q (B, h, M, E), k, v (B, h, N, E), mask (N, B, h, M)  ->  o (B, h, M, E), cache."""
-    xp, (B, h, M, E), N = get_xp(q), q.shape, k.shape[2]
-    q, k, v = solid(q), solid(k), solid(v)  # once, and not in each product
-    o, a = (
-        xp.empty((B, M, h, E), q.dtype).transpose(0, 2, 1, 3),
-        None,
-    )  # in memory as the projection wants it
-    for part in queries(q, N):
-        a = probabilities(q[:, :, part], k)
-        here = by_query(mask, part)
-        product(a if here is None else a * here, v, out=o[:, :, part])
-    return o, (q, k, v, a if B * h * M * N <= STORED else None, o, mask)
-
-
-def keys_first_backward(do: Array, cache: Cache, out: Array | list[Array]) -> None:
-    """do (B, h, M, E)  ->  dq, dk, dv, written to the arrays of `out`."""
-    q, k, v, kept, _, mask = cache
-    (dq, dk, dv), N = out, k.shape[2]
-    do, sums = solid(do), get_xp(do).empty((2, *k.shape), k.dtype)
-    for part in queries(q, N):
-        a, here = (
-            kept if kept is not None else probabilities(q[:, :, part], k),
-            by_query(mask, part),
-        )
-        d = do[:, :, part]
-        product(
-            (a if here is None else a * here).swapaxes(-1, -2),
-            d,
-            out=sums[1],
-            beta=float(part.start > 0),
-        )
-        da = product(d, v.swapaxes(-1, -2))
-        da = da if here is None else da * here
-        by_rows(
-            CODE,
-            "softmax_backward",
-            da.size // N,
-            da,
-            a,
-            da,
-            q.shape[-1] ** -0.5,
-            N,
-            dtype=da.dtype,
-        )
-        product(da, k, out=dq[:, :, part])
-        product(da.swapaxes(-1, -2), q[:, :, part], out=sums[0], beta=float(part.start > 0))
-    dk[...], dv[...] = sums[0], sums[1]

@@ -1,70 +1,44 @@
-"""The twins of add_branch in layers/dropout.py: the masks are made of their random bits on the way, and are not stored."""
-
-from typing import Any
+"""Dropout on a GPU: the mask is computed from its random bits on the way and not stored."""
 
 import numpy as np
 
-from ..arrays import Array, get_xp
-from .launch import by_elements, solid
+from ..arrays import Array, contiguous, get_xp
+from .launch import by_elements
 
-Drop = tuple[Array, int, float]  # random bits, those below which are dropped, what the others count
+# A mask: its random bits, the threshold below which an element is dropped, and the factor of
+# the others.
+Mask = tuple[Array, int, float]
 
 CODE = """
-// Element i of (B, rows, D): image i / part, whose bits begin at i / part * whole.
-__device__ __forceinline__ T kept(const unsigned short* bits, const unsigned short* paths, long long threshold, T factor,
-                                  long long path_threshold, T path_factor, long long part, long long whole, long long i) {
-    T f = 1;
-    if (threshold) f = bits[i / part * whole + i % part] < threshold ? 0 : factor;
-    if (path_threshold) f *= paths[i / part] < path_threshold ? 0 : path_factor;
-    return f;
-}
-extern "C" __global__ void add_branch_forward(const T* x, const T* a, T* y, const unsigned short* bits,
-        const unsigned short* paths, long long threshold, T factor, long long path_threshold, T path_factor, long long part,
-        long long whole, long long size) {
-    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < size) y[i] = x[i] + a[i] * kept(bits, paths, threshold, factor, path_threshold, path_factor, part, whole, i);
-}
-extern "C" __global__ void add_branch_backward(const T* dy, T* da, const unsigned short* bits, const unsigned short* paths,
-        long long threshold, T factor, long long path_threshold, T path_factor, long long part, long long whole,
+extern "C" __global__ void dropout(
+        const T* x, T* y, const unsigned short* bits, long long threshold, T factor,
         long long size) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < size) da[i] = dy[i] * kept(bits, paths, threshold, factor, path_threshold, path_factor, part, whole, i);
+    if (i < size) y[i] = bits[i] < threshold ? 0 : x[i] * factor;
 }
 """
 
 
-def draw(xp: Any, rng: Any, size: int, p: float) -> Drop:
-    """The bits that draw_mask compares with a threshold, as it draws them."""
-    threshold = round(p * 65536)
+def dropout_forward(
+    x: Array, p: float, rng: np.random.Generator | None
+) -> tuple[Array, Mask | None]:
+    """x (...)  ->  y (...), cache. The random bits are those that draw_mask draws."""
     if rng is None or p == 0:
-        return xp.empty(1, "u2"), 0, 1.0
-    bits = rng.integers(0, 2**64, (size + 3) // 4, np.uint64, endpoint=False)
-    return xp.asarray(bits).view("u2"), threshold, 65536 / (65536 - threshold)
+        return x, None
+    threshold = round(p * 65536)
+    bits = rng.integers(0, 2**64, (x.size + 3) // 4, np.uint64, endpoint=False)
+    mask = (get_xp(x).asarray(bits).view("u2"), threshold, 65536 / (65536 - threshold))
+    return apply(x, mask), mask
 
 
-def add_branch_forward(
-    x: Array,
-    a: Array,
-    dropout: float,
-    drop_path: float,
-    rng: np.random.Generator | None,
-    shape: tuple[int, ...],
-) -> tuple[Array, tuple]:
-    """x (B, rows, D), a (B, rows, D)  ->  y (B, rows, D), cache."""
-    xp, (B, N, D) = get_xp(x), shape
-    bits, threshold, factor = draw(xp, rng, B * N * D, dropout)
-    paths, path_threshold, path_factor = draw(xp, rng, B, drop_path)
-    how = bits, paths, threshold, factor, path_threshold, path_factor, x.shape[1] * D, N * D
-    x, y = solid(x), xp.empty(x.shape, x.dtype)
-    by_elements(CODE, "add_branch_forward", x.size, x, solid(a), y, *how, dtype=x.dtype)
-    return y, how
+def dropout_backward(dy: Array, mask: Mask | None) -> Array:
+    """dy (...)  ->  dx (...)."""
+    return dy if mask is None else apply(dy, mask)
 
 
-def add_branch_backward(dy: Array, cache: tuple) -> Array:
-    """dy (B, rows, D)  ->  da (B, rows, D)."""
-    if not cache[2] and not cache[4]:
-        return dy
-    dy = solid(dy)
-    da = get_xp(dy).empty_like(dy)
-    by_elements(CODE, "add_branch_backward", dy.size, dy, da, *cache, dtype=dy.dtype)
-    return da
+def apply(x: Array, mask: Mask) -> Array:
+    """Multiply x by the mask."""
+    x = contiguous(x)
+    y = get_xp(x).empty_like(x)
+    by_elements(CODE, "dropout", x.size, x, y, *mask, dtype=x.dtype)
+    return y

@@ -1,10 +1,10 @@
-"""The twins of gelu_tanh in layers/gelu.py: a thread for each element. Backward computes tanh again, rather than keep it."""
+"""GELU by tanh on a GPU: one thread for each element; backward computes tanh again."""
 
-from ..arrays import Array, get_xp
-from .launch import by_elements, solid
+from ..arrays import Array, contiguous, get_xp
+from .launch import by_elements
 
 CODE = """
-__device__ __forceinline__ T half_tanh(T x) {                             // (1 + tanh u) / 2
+__device__ __forceinline__ T half_tanh(T x) {  // (1 + tanh u) / 2
     return (T)0.5 + (T)0.5 * tanh((T)0.7978845608028654 * x * (1 + (T)0.044715 * x * x));
 }
 extern "C" __global__ void gelu_tanh_forward(const T* x, T* y, long long size) {
@@ -22,7 +22,7 @@ extern "C" __global__ void gelu_tanh_backward(const T* dy, const T* x, T* dx, lo
 
 def gelu_tanh_forward(x: Array) -> tuple[Array, tuple[Array, ...]]:
     """x (...)  ->  y (...), cache."""
-    x = solid(x)
+    x = contiguous(x)
     y = get_xp(x).empty_like(x)
     by_elements(CODE, "gelu_tanh_forward", x.size, x, y, dtype=x.dtype)
     return y, (x,)
@@ -30,7 +30,7 @@ def gelu_tanh_forward(x: Array) -> tuple[Array, tuple[Array, ...]]:
 
 def gelu_tanh_backward(dy: Array, cache: tuple[Array, ...]) -> Array:
     """dy (...)  ->  dx (...)."""
-    dy = solid(dy)
+    dy = contiguous(dy)
     dx = get_xp(dy).empty_like(dy)
     by_elements(CODE, "gelu_tanh_backward", dy.size, dy, cache[0], dx, dtype=dy.dtype)
     return dx

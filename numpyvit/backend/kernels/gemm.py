@@ -1,8 +1,11 @@
-"""Products of matrices, by cuBLAS, called directly: CuPy refuses its own while a CUDA graph is being captured, and sets
-their precision for a whole process only.
+"""Matrix products on a GPU, by direct calls of cuBLAS.
 
-cuBLAS counts columns first: what is (r, c), row by row, is (c, r) to it, in the same memory. So y = a b is asked for as
-y' = b' a', and nothing moves.
+CuPy's own products cannot be used: it refuses them while a CUDA graph is being captured,
+and their precision can only be set for a whole process.
+
+cuBLAS stores matrices by columns. An array (r, c) stored by rows is, in the same memory, a
+matrix (c, r) stored by columns, that is, its transpose. So y = a b is requested as
+yᵀ = bᵀ aᵀ, and no data move.
 """
 
 import ctypes
@@ -15,7 +18,7 @@ from typing import Any
 from ...errors import check_choice
 from ..arrays import Array, get_xp
 
-WORKSPACE = 32 * 2**20  # bytes: what NVIDIA asks for on Hopper
+WORKSPACE = 32 * 2**20  # bytes, as NVIDIA recommends for Hopper GPUs
 KINDS = {"float32": 0, "float64": 1, "float16": 2}  # cudaDataType of library_types.h
 COMPUTE_32F, COMPUTE_64F, COMPUTE_TF32 = 68, 70, 77  # cublasComputeType_t of cublas_api.h
 DEFAULT = -1  # cublasGemmAlgo_t
@@ -26,46 +29,31 @@ PROTOTYPES = {
     "cublasSetWorkspace_v2": (P, P, ctypes.c_size_t),
     "cublasGemmEx": (P, I, I, I, I, I, P, P, I, I, P, I, I, P, P, I, I, I, I),
     "cublasGemmStridedBatchedEx": (
-        P,
-        I,
-        I,
-        I,
-        I,
-        I,
-        P,
-        P,
-        I,
-        I,
-        LL,
-        P,
-        I,
-        I,
-        LL,
-        P,
-        P,
-        I,
-        I,
-        LL,
-        I,
-        I,
-        I,
+        *(P, I, I, I, I, I, P),
+        *(P, I, I, LL, P, I, I, LL),
+        *(P, P, I, I, LL, I, I, I),
     ),
 }
 NUMBERS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 
-# How products of float32 are made: as they are; of the first 10 bits after the point ("tf32"); or of what float16 can hold,
-# 10 bits too, of numbers from 6e-8 to 65504. The sums are float32 in all of them. The gradients of the presets mnist and
-# cifar10 are then off by at most 1e-6, 2e-3 and 2e-3 of their norm: tests/test_graph.py asserts it, with the rounding done
-# on the host, and `python benchmarks/gpu.py --only correct` measures it on a GPU.
+# How products of float32 are computed: in float32; with inputs rounded to 10 fraction bits
+# ("tf32"); or with inputs as float16, which also has 10 fraction bits but a range from 6e-8
+# to 65504. Sums are float32 in all of them. The gradients of the presets mnist and cifar10
+# are then wrong by at most 1e-6, 2e-3 and 2e-3 of their norm: tests/engine/test_cuda_graph.py
+# asserts this with the rounding done on the host, and `python benchmarks/gpu.py --only
+# correct` measures it on a GPU.
 PRECISIONS = ["float32", "tf32", "float16"]
 _chosen = "float32"
 
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Products of float32 in this precision. Raises UserError for an unknown one."""
+    """Compute products of float32 in this precision within a `with` block.
+
+    Raises UserError for an unknown precision.
+    """
     global _chosen
-    check_choice("--precision", name, PRECISIONS)
+    check_choice("precision", name, PRECISIONS)
     before, _chosen = _chosen, name
     try:
         yield
@@ -75,7 +63,7 @@ def precision(name: str) -> Iterator[None]:
 
 @cache
 def cublas() -> Any:
-    """The library: the very one that CuPy has loaded, since it is found in CuPy's way."""
+    """Load cuBLAS: the library that CuPy has loaded, since it is found in CuPy's way."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
     library = ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
@@ -85,12 +73,16 @@ def cublas() -> Any:
 
 
 def check(status: int) -> None:
+    """Raise RuntimeError unless the status that cuBLAS returned means success."""
     if status:
-        raise RuntimeError(f"cuBLAS answers with status {status}")
+        raise RuntimeError(f"cuBLAS returned status {status}")
 
 
 class Handle:
-    """A GPU's, with a workspace, which else would be found anew with each call in a CUDA graph."""
+    """A cuBLAS handle of one GPU, with a workspace.
+
+    Without a workspace of our own, cuBLAS would allocate one in each call of a CUDA graph.
+    """
 
     def __init__(self) -> None:
         import cupy
@@ -101,11 +93,10 @@ class Handle:
         self.stream: int | None = None
 
     def on(self, stream: int) -> int | None:
-        """The handle, for work on this stream."""
+        """Return the handle, set to work on this stream."""
         if stream != self.stream:
-            check(
-                cublas().cublasSetStream_v2(self.number, stream)
-            )  # and now it has forgotten its workspace
+            check(cublas().cublasSetStream_v2(self.number, stream))
+            # Setting the stream resets the workspace.
             check(cublas().cublasSetWorkspace_v2(self.number, address(self.workspace), WORKSPACE))
             self.stream = stream
         return self.number
@@ -113,119 +104,103 @@ class Handle:
 
 @cache
 def handle(device: int) -> Handle:
+    """Return the handle of a GPU, which is made once."""
     return Handle()
 
 
 def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
-    """The twin of backend.py's."""
+    """Return a @ b, in `out` if that is given."""
     return product(a, b, out)
 
 
 def product(
     a: Array, b: Array, out: Array | None = None, alpha: float = 1.0, beta: float = 0.0
 ) -> Array:
-    """a (..., m, k), b (..., k, n)  ->  alpha a b + beta out, (..., m, n), in `out`, where that is given. Leading axes are
-    the same in all. beta = 0: whatever `out` holds."""
+    """a (..., m, k), b (..., k, n)  ->  alpha a b + beta out, (..., m, n), in `out` if given.
+
+    The leading axes are the same in all arrays. With beta = 0 the content of `out` does not
+    matter. Raises ValueError for shapes or dtypes that do not fit.
+    """
     import cupy
 
-    xp, m, n, k = get_xp(a), a.shape[-2], b.shape[-1], a.shape[-1]
+    xp = get_xp(a)
+    m, n, k = a.shape[-2], b.shape[-1], a.shape[-1]
     y = xp.empty((*a.shape[:-1], n), a.dtype) if out is None else out
-    if not (
-        a.shape[:-2] == b.shape[:-2] == y.shape[:-2] and b.shape[-2] == k and y.shape[-2:] == (m, n)
-    ):
-        raise ValueError(f"{a.shape} times {b.shape} does not make {y.shape}")
-    if not a.dtype == b.dtype == y.dtype:
-        raise ValueError(f"{a.dtype} times {b.dtype} does not make {y.dtype}")
+    check_product(a, b, y)
     if y.size == 0 or k == 0:
         y[...] = beta * y if beta else 0
         return y
     kind = given = str(y.dtype)
     if given == "float32" and _chosen == "float16":
         a, b, given = a.astype("f2"), b.astype("f2"), "float16"
-    compute = (
-        COMPUTE_64F if kind == "float64" else COMPUTE_TF32 if _chosen == "tf32" else COMPUTE_32F
+    compute = COMPUTE_64F if kind == "float64" else COMPUTE_32F
+    if kind == "float32" and _chosen == "tf32":
+        compute = COMPUTE_TF32
+    direct = writable(y)  # otherwise cuBLAS writes to a new array, which is copied
+    target = y if direct else xp.empty(y.shape, y.dtype)
+    a, a_transposed, lda, stride_a = laid_out(a)
+    b, b_transposed, ldb, stride_b = laid_out(b)
+    c, _, ldc, stride_c = laid_out(target)
+    alpha_c, beta_c = NUMBERS[kind](alpha), NUMBERS[kind](beta if direct else 0)
+    alpha_at, beta_at = ctypes.addressof(alpha_c), ctypes.addressof(beta_c)
+    stream = cupy.cuda.get_current_stream().ptr
+    shape = (
+        handle(cupy.cuda.Device().id).on(stream),
+        int(b_transposed),
+        int(a_transposed),
+        n,
+        m,
+        k,
     )
-    apart = not writable(y)
-    target = xp.empty(y.shape, y.dtype) if apart else y
-    (a, at, lda, step_a), (b, bt, ldb, step_b), (c, _, ldc, step_c) = (
-        laid_out(a),
-        laid_out(b),
-        laid_out(target),
-    )
-    times, keep = NUMBERS[kind](alpha), NUMBERS[kind](0 if apart else beta)
-    who = handle(cupy.cuda.Device().id).on(cupy.cuda.get_current_stream().ptr)
-    which, times_at, keep_at = (
-        (int(bt), int(at), n, m, k),
-        ctypes.addressof(times),
-        ctypes.addressof(keep),
-    )
+    A, B, C = (address(a), KINDS[given]), (address(b), KINDS[given]), (address(c), KINDS[kind])
     if len(c) == 1:
-        check(
-            cublas().cublasGemmEx(
-                who,
-                *which,
-                times_at,
-                address(b),
-                KINDS[given],
-                ldb,
-                address(a),
-                KINDS[given],
-                lda,
-                keep_at,
-                address(c),
-                KINDS[kind],
-                ldc,
-                compute,
-                DEFAULT,
-            )
-        )
+        factors: tuple[int, ...] = (*B, ldb, *A, lda)
+        result: tuple[int, ...] = (*C, ldc)
+        gemm = cublas().cublasGemmEx
     else:
-        check(
-            cublas().cublasGemmStridedBatchedEx(
-                who,
-                *which,
-                times_at,
-                address(b),
-                KINDS[given],
-                ldb,
-                step_b,
-                address(a),
-                KINDS[given],
-                lda,
-                step_a,
-                keep_at,
-                address(c),
-                KINDS[kind],
-                ldc,
-                step_c,
-                len(c),
-                compute,
-                DEFAULT,
-            )
-        )
-    if apart:
+        factors = (*B, ldb, stride_b, *A, lda, stride_a)
+        result = (*C, ldc, stride_c, len(c))
+        gemm = cublas().cublasGemmStridedBatchedEx
+    check(gemm(*shape, alpha_at, *factors, beta_at, *result, compute, DEFAULT))
+    if not direct:
         y[...] = beta * y + target if beta else target
     return y
 
 
+def check_product(a: Array, b: Array, y: Array) -> None:
+    """Raise ValueError unless the shapes and dtypes of y = a b fit."""
+    leading_axes_fit = a.shape[:-2] == b.shape[:-2] == y.shape[:-2]
+    matrices_fit = a.shape[-1] == b.shape[-2] and y.shape[-2:] == (a.shape[-2], b.shape[-1])
+    if not (leading_axes_fit and matrices_fit):
+        raise ValueError(f"{a.shape} times {b.shape} does not make {y.shape}")
+    if not a.dtype == b.dtype == y.dtype:
+        raise ValueError(f"{a.dtype} times {b.dtype} does not make {y.dtype}")
+
+
 def address(x: Any) -> int:
-    """Where it begins in the GPU's memory."""
+    """Return the address of x in the memory of the GPU."""
     return int(x.data.ptr)
 
 
 def writable(y: Array) -> bool:
-    """Whether cuBLAS can write to y (..., m, n) as it lies: the leading axes go through memory as one would, and each row is
-    a run of it."""
-    axes = [
-        (size, step) for size, step in zip(y.shape[:-2], y.strides[:-2], strict=True) if size > 1
-    ]
-    merge = all(step == size * next_step for (_, step), (size, next_step) in pairwise(axes))
-    return merge and (y.strides[-1] == y.itemsize or y.shape[-1] == 1)
+    """Return whether cuBLAS can write to y (..., m, n) in its memory layout.
+
+    The leading axes must step through memory as a single one would, and the elements of a
+    row must be adjacent.
+    """
+    leading = zip(y.shape[:-2], y.strides[:-2], strict=True)
+    axes = [(size, step) for size, step in leading if size > 1]
+    as_one = all(step == size * next_step for (_, step), (size, next_step) in pairwise(axes))
+    return as_one and (y.strides[-1] == y.itemsize or y.shape[-1] == 1)
 
 
 def laid_out(x: Array) -> tuple[Array, bool, int, int]:
-    """x (..., r, c)  ->  x (batch, r, c), a copy where no other will do; whether its columns, not its rows, are runs of
-    memory; the elements from one of these runs to the next, and from one matrix to the next."""
+    """Bring x (..., r, c) into a layout that cuBLAS can read, as (batch, r, c).
+
+    It is copied only if that is necessary. Returns the array; whether the elements of its
+    columns, not those of its rows, are adjacent; the number of elements from one such row
+    or column to the next; and that from one matrix to the next.
+    """
     r, c = x.shape[-2:]
     x = x.reshape(-1, r, c)
     step, by_row, by_column = (s // x.itemsize for s in x.strides)

@@ -1,16 +1,14 @@
-"""From CUDA code to a call. The code of a kernel is written for a type T, which is the arrays' own."""
+"""From CUDA code to a call. A kernel is written for a type T, that of the arrays."""
 
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, get_xp
-
 TYPES = {"float32": "float", "float64": "double"}
 THREADS, WARP = 256, 32
 
-# Sums over a warp's 32 threads, each of which gets the sum.
+# The sum and the maximum over the 32 threads of a warp; every thread gets the result.
 WARP_SUM = """
 __device__ __forceinline__ T warp_sum(T x) {
     for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(0xffffffffu, x, lanes);
@@ -28,36 +26,39 @@ __device__ __forceinline__ T warp_max(T x) {
 
 @cache
 def kernel(code: str, name: str, dtype: str) -> Any:
+    """Compile the kernel `name` of `code` for a dtype."""
     import cupy
 
     return cupy.RawKernel(f"typedef {TYPES[dtype]} T;\n{code}", name, ("--std=c++17",))
 
 
 def launch(code: str, name: str, blocks: int, threads: int, *args: Any, dtype: Any) -> None:
-    """Run a kernel of `code` on so many blocks of so many threads; dtype: T. Whole numbers go as long long."""
+    """Run a kernel on `blocks` blocks of `threads` threads each.
+
+    dtype: T. Integers are passed as long long, floats as T, arrays as pointers.
+    """
     if blocks:
-        kind = np.dtype(dtype).type
-        given = (
-            np.int64(a)
-            if isinstance(a, int | np.integer)
-            else kind(a)
-            if isinstance(a, float | np.floating)
-            else a
-            for a in args
-        )
-        kernel(code, name, np.dtype(dtype).name)((blocks,), (threads,), tuple(given))
+        T = np.dtype(dtype).type
+        passed = tuple(as_argument(a, T) for a in args)
+        kernel(code, name, np.dtype(dtype).name)((blocks,), (threads,), passed)
+
+
+def as_argument(a: Any, T: Any) -> Any:
+    """Return an argument in the type that the kernel declares for it."""
+    if isinstance(a, int | np.integer):
+        return np.int64(a)
+    if isinstance(a, float | np.floating):
+        return T(a)
+    return a
 
 
 def by_rows(code: str, name: str, rows: int, *args: Any, dtype: Any) -> None:
-    """A warp for each row."""
-    launch(code, name, -(-rows * WARP // THREADS), THREADS, *args, rows, dtype=dtype)
+    """Run a kernel with a warp for each row; it gets the number of rows last."""
+    blocks = -(-rows * WARP // THREADS)
+    launch(code, name, blocks, THREADS, *args, rows, dtype=dtype)
 
 
 def by_elements(code: str, name: str, size: int, *args: Any, dtype: Any) -> None:
-    """A thread for each element."""
-    launch(code, name, -(-size // THREADS), THREADS, *args, size, dtype=dtype)
-
-
-def solid(x: Array) -> Array:
-    """x, contiguous: kernels take plain pointers."""
-    return get_xp(x).ascontiguousarray(x)
+    """Run a kernel with a thread for each element; it gets the number of elements last."""
+    blocks = -(-size // THREADS)
+    launch(code, name, blocks, THREADS, *args, size, dtype=dtype)

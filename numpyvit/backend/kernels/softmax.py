@@ -1,7 +1,7 @@
-"""The twins of layers/softmax.py: a warp for each row."""
+"""Softmax on a GPU: a warp for each row."""
 
-from ..arrays import Array, get_xp
-from .launch import WARP_SUM, by_rows, solid
+from ..arrays import Array, contiguous, get_xp
+from .launch import WARP_SUM, by_rows
 
 CODE = (
     WARP_SUM
@@ -12,7 +12,8 @@ extern "C" __global__ void softmax_forward(const T* x, T* y, T scale, long long 
     if (row >= rows) return;
     x += row * N, y += row * N;
     T top = x[0], sum = 0;
-    for (long long i = threadIdx.x % 32; i < N; i += 32) top = top > x[i] || top != top ? top : x[i];
+    for (long long i = threadIdx.x % 32; i < N; i += 32)
+        top = top > x[i] || top != top ? top : x[i];
     top = warp_max(top);
     for (long long i = threadIdx.x % 32; i < N; i += 32) {
         T e = exp(scale * (x[i] - top));
@@ -22,7 +23,8 @@ extern "C" __global__ void softmax_forward(const T* x, T* y, T scale, long long 
     for (long long i = threadIdx.x % 32; i < N; i += 32) y[i] *= part;
 }
 // and its backward; dx may be dy itself
-extern "C" __global__ void softmax_backward(const T* dy, const T* y, T* dx, T scale, long long N, long long rows) {
+extern "C" __global__ void softmax_backward(
+        const T* dy, const T* y, T* dx, T scale, long long N, long long rows) {
     long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (row >= rows) return;
     dy += row * N, y += row * N, dx += row * N;
@@ -37,7 +39,8 @@ extern "C" __global__ void softmax_backward(const T* dy, const T* y, T* dx, T sc
 
 def softmax_forward(x: Array) -> tuple[Array, Array]:
     """x (..., N)  ->  y (..., N), cache (y itself)."""
-    x, N = solid(x), x.shape[-1]
+    x = contiguous(x)
+    N = x.shape[-1]
     y = get_xp(x).empty_like(x)
     by_rows(CODE, "softmax_forward", x.size // N, x, y, 1.0, N, dtype=x.dtype)
     return y, y
@@ -45,7 +48,8 @@ def softmax_forward(x: Array) -> tuple[Array, Array]:
 
 def softmax_backward(dy: Array, y: Array) -> Array:
     """dy (..., N), y (..., N) from forward  ->  dx (..., N)."""
-    dy, N = solid(dy), dy.shape[-1]
+    dy = contiguous(dy)
+    N = dy.shape[-1]
     dx = get_xp(dy).empty_like(dy)
-    by_rows(CODE, "softmax_backward", dy.size // N, dy, solid(y), dx, 1.0, N, dtype=dy.dtype)
+    by_rows(CODE, "softmax_backward", dy.size // N, dy, contiguous(y), dx, 1.0, N, dtype=dy.dtype)
     return dx
