@@ -1,11 +1,28 @@
-"""Weights: a Param declares one, a Buffer holds all of them in one flat array.
+"""Weights: a Param declares one weight, a Buffer holds the values of all of them.
 
-The same Param handle finds a weight in the weights, its gradient in the gradients and its moments in the optimizer, since
-each of these is a Buffer of the same layout. Zeroing, the norm, AdamW, adding two gradients and a checkpoint are then
-each one operation over one array.
+A layer owns no arrays. It declares its weights as Param handles, and its forward and
+backward receive a Buffer that has an array for each handle:
+
+    class Linear:
+        def __init__(self, d_in, d_out):
+            self.w = Param((d_in, d_out), xavier)       # the declaration
+
+        def forward(self, params, x):
+            w = params[self.w]                          # the values
+            return x @ w, (x, w)
+
+        def backward(self, dy, cache, grads):
+            x, w = cache
+            grads[self.w] += x.T @ dy                   # the gradient, in another Buffer
+            return dy @ w.T                             # (both are derived in linear.py)
+
+A Buffer is one flat array with a view into it for each Param. The weights, their
+gradients, and what an optimizer remembers of each weight all have the same layout, so the
+same handle finds a weight in each of them. Zeroing, the norm, adding two gradients, writing
+a checkpoint and moving to a GPU each work on one array, and so do most optimizers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,40 +31,46 @@ import numpy as np
 from .backend.arrays import Array, get_xp
 from .backend.device import to
 from .errors import UserError
+from .seeds import WEIGHTS
 
 Initialiser = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 
-# Each use of a seed draws from a stream of its own, default_rng((seed, USE, ...)). A seed alone would be the stream of
-# (seed, 0), since missing numbers count as 0; so no use is 0.
-WEIGHTS, ORDER, AUGMENT, DROPOUT, HELD_OUT = 1, 2, 3, 4, 5
-
-
 def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Return zeros, the initial value of biases."""
     return np.zeros(shape)
 
 
 def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Return ones, the initial scale of a layer norm."""
     return np.ones(shape)
 
 
 def xavier(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Uniform with variance 2 / (I + O), so that neither y nor dx grows with the width (Glorot and Bengio, 2010)."""
+    """Draw uniformly with variance 2 / (I + O) (Glorot and Bengio, 2010).
+
+    I and O are the features into and out of a linear layer. With this variance the size of
+    neither y nor dx grows with them.
+    """
     limit = (6.0 / (shape[0] + shape[-1])) ** 0.5
     return rng.uniform(-limit, limit, shape)
 
 
 def normal_02(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Normal with deviation 0.02, as the ViT paper's code has it for positions."""
+    """Draw normally with standard deviation 0.02, as the ViT paper's code does for positions."""
     return rng.normal(0.0, 0.02, shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Param:
-    """A handle for one weight; compared by identity, so that one model's handles do not fit another's Buffer.
+    """A handle for one weight.
 
-    shape: of the array; init: draws its first values; decay: whether weight decay applies (to matrices, not to
-    biases, norms, positions and tokens).
+    shape: the shape of its array; init: draws its initial values; decay: whether weight
+    decay, which pulls a weight towards 0 in each step, applies to it (it does to matrices,
+    but not to biases, norms, positions and tokens). Params are compared by identity, so
+    that the handles of one model do not fit the Buffer of another. init must be defined at
+    the top level of a module, or be a functools.partial of such a function, because Buffers
+    are pickled.
     """
 
     shape: tuple[int, ...]
@@ -56,11 +79,12 @@ class Param:
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
 def named_params(layer: object, prefix: str = "") -> Iterator[tuple[str, Param]]:
-    """Yield ("blocks.0.attention.qkv.w", Param) for every Param among a layer's attributes, depth first."""
+    """Yield ("blocks.0.attention.qkv.w", Param) for every Param of a layer, depth first."""
     if isinstance(layer, Param):
         yield prefix, layer
         return
@@ -69,79 +93,111 @@ def named_params(layer: object, prefix: str = "") -> Iterator[tuple[str, Param]]
         items = dict(enumerate(layer))
     elif isinstance(layer, dict):
         items = layer
-    elif hasattr(layer, "forward"):
+    elif hasattr(layer, "forward"):  # a layer: its weights and inner layers are attributes
         items = vars(layer)
     for name, item in items.items():
         yield from named_params(item, f"{prefix}.{name}" if prefix else str(name))
 
 
 def params_of(layer: object) -> dict[str, Param]:
-    """named_params as a dict. A layer that is used in two places has its weights once, under the first name."""
+    """Return named_params as a dict.
+
+    A layer that is used in two places has its weights once, under the first name.
+    """
+    # Reversed: if a Param occurs twice, its first name is written last and wins.
     first = {p: name for name, p in reversed(list(named_params(layer)))}
     return {name: p for p, name in reversed(first.items())}
 
 
-class Buffer:
-    """All weights of a layer or model in one flat array, with a view for each Param.
+class Buffer(Mapping[str, Array]):
+    """The values of all weights of a layer or model, in one flat array.
 
-    `buffer[param]` or `buffer["blocks.0.mlp.fc1.w"]` is a view of the Param's shape; `buffer.flat` is everything. The
-    weights that decay come first in `flat`, so that weight decay is one slice: `flat[:decayed]`.
+    `buffer[param]` and `buffer["blocks.0.mlp.fc1.w"]` are views of the shape of that Param,
+    `buffer.flat` is the whole array. The weights with weight decay come first in it, so
+    that weight decay concerns one slice, `flat[:decayed]`. A Buffer is a mapping from names
+    to arrays: `np.savez(file, **params)` works.
     """
+
+    __hash__ = object.__hash__  # Buffers are compared by identity, not by their arrays
 
     def __init__(self, params: dict[str, Param], flat: Array) -> None:
         size = sum(p.size for p in params.values())
         if flat.shape != (size,):
             raise UserError(
-                f"these weights are an array of shape {flat.shape}, but the model has {size:,} of them"
+                f"the weights are an array of shape {flat.shape}, but the model has {size:,} "
+                "weights: use the model that they were made for"
             )
         self.params, self.flat = params, flat
         self.decayed = sum(p.size for p in params.values() if p.decay)
         self._views: dict[Param | str, Array] = {}
         start = 0
-        for name, p in sorted(
-            params.items(), key=lambda item: not item[1].decay
-        ):  # stable: the model's order within
-            self._views[p] = self._views[name] = flat[start : start + p.size].reshape(p.shape)
+        decayed_first = sorted(params.items(), key=lambda item: not item[1].decay)  # stable
+        for name, p in decayed_first:
+            view = flat[start : start + p.size].reshape(p.shape)
+            self._views[p] = self._views[name] = view
             start += p.size
 
     def __getitem__(self, key: Param | str) -> Array:
         try:
             return self._views[key]
-        except KeyError:
-            if isinstance(key, str):
-                raise UserError(f"no weight is called {key!r}; names() lists them") from None
-            raise UserError(
-                f"a Param of shape {key.shape} is not of the model that this Buffer was made for: "
-                "make the weights with the init() of the same model object"
-            ) from None
+        except (KeyError, TypeError):
+            if isinstance(key, Param):
+                raise UserError(
+                    f"a Param of shape {key.shape} does not belong to the model that this "
+                    "Buffer was made for: make the weights with init() of the same model object"
+                ) from None
+            raise UserError(f"no weight is called {key!r}: list(params) has the names") from None
 
     def __setitem__(self, key: Param | str, value: Any) -> None:
-        if value is not self._views.get(
-            key
-        ):  # buffer[p] += x has added in place already, and assigns the view itself
+        # `buffer[p] += x` has already added in place and then assigns the view itself.
+        if value is not self._views.get(key):
             self[key][...] = value
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._views
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the array of `key`, or `default` if there is none."""
+        return self._views.get(key, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.params)
+
+    def __len__(self) -> int:
+        return len(self.params)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
     def names(self) -> list[str]:
+        """Return the names of all weights, in the order of the model."""
         return list(self.params)
 
     def zeros_like(self) -> "Buffer":
+        """Return a Buffer of the same layout filled with zeros."""
         return Buffer(self.params, get_xp(self.flat).zeros_like(self.flat))
 
     def copy(self) -> "Buffer":
+        """Return a Buffer with a copy of the values."""
         return Buffer(self.params, self.flat.copy())
 
     def astype(self, dtype: Any) -> "Buffer":
+        """Return a Buffer with the values converted to `dtype`."""
         return Buffer(self.params, self.flat.astype(dtype))
 
     def to(self, device: str) -> "Buffer":
-        """The weights on a device, "cpu", "cuda" or "cuda:1". Raises UserError where that is not to be had."""
+        """Return the Buffer on a device, "cpu", "cuda" or "cuda:1".
+
+        Raises UserError if the device is not available.
+        """
         return Buffer(self.params, to(self.flat, device))
 
     def __getstate__(self) -> tuple[dict[str, Param], Array]:
         return self.params, self.flat
 
     def __setstate__(self, state: tuple[dict[str, Param], Array]) -> None:
-        self.__init__(*state)  # type: ignore[misc]     # the views must be made anew, over the new flat array
+        # The views must be made again, into the new flat array.
+        self.__init__(*state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return (
@@ -150,7 +206,10 @@ class Buffer:
 
 
 def init(layer: object, seed: int = 0, dtype: Any = np.float32) -> Buffer:
-    """First weights for any layer or model, as a Buffer. They are drawn in float64: all dtypes start alike."""
+    """Draw initial weights for any layer or model.
+
+    They are drawn in float64, so that models of all dtypes start alike.
+    """
     params = params_of(layer)
     buffer = Buffer(params, np.empty(sum(p.size for p in params.values()), dtype))
     rng = np.random.default_rng((seed, WEIGHTS))

@@ -1,4 +1,8 @@
+"""Param and Buffer: one flat array with a view for each weight."""
+
+import io
 import pickle
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -13,40 +17,39 @@ from numpyvit.testing import check_layer_contract, normal, seeds, vit_configs
 @given(vit_configs(), seeds)
 def test_every_weight_is_a_view_of_the_flat_array_and_decaying_ones_come_first(config, seed):
     params = ViT(config).init(seed)
+    start_of_all = params.flat.__array_interface__["data"][0]
     seen = np.zeros(params.flat.size, int)
     for name, p in params.params.items():
         view = params[name]
         assert view is params[p]
         assert view.shape == p.shape
-        start = (
-            view.__array_interface__["data"][0] - params.flat.__array_interface__["data"][0]
-        ) // 4
-        seen[start : start + view.size] += 1
-        assert (start + view.size <= params.decayed) if p.decay else (start >= params.decayed)
-        assert p.decay == (name.endswith(".w") and name not in ("cls_token.w", "positions.w"))
+        start = (view.__array_interface__["data"][0] - start_of_all) // view.itemsize
+        stop = start + view.size
+        seen[start:stop] += 1
+        assert stop <= params.decayed if p.decay else start >= params.decayed
+        assert p.decay == (name.endswith(".w") and name not in ("prefix.w", "positions.w"))
     assert (seen == 1).all()
 
 
 @given(vit_configs(), seeds)
-def test_first_weights_depend_on_the_seed_alone(config, seed):
+def test_initial_weights_depend_on_the_seed_alone(config, seed):
     model = ViT(config)
-    assert np.array_equal(model.init(seed).flat, ViT(config).init(seed).flat)
-    assert np.array_equal(
-        model.init(seed).flat, model.init(seed, np.float64).flat.astype(np.float32)
-    )
-    assert not np.array_equal(model.init(seed).flat, model.init(seed + 1).flat)
+    weights = model.init(seed).flat
+    assert np.array_equal(weights, ViT(config).init(seed).flat)
+    assert np.array_equal(weights, model.init(seed, np.float64).flat.astype(np.float32))
+    assert not np.array_equal(weights, model.init(seed + 1).flat)
 
 
-def test_first_weights_have_the_deviations_that_they_should():
+def test_initial_weights_have_the_intended_standard_deviations():
     params = ViT(ViTConfig(width=192, depth=1, heads=3, mlp_width=768)).init()
-    deviations = {
+    standard_deviations = {
         "blocks.0.attention.qkv.w": (2 / (192 + 576)) ** 0.5,
         "blocks.0.mlp.fc1.w": (2 / (192 + 768)) ** 0.5,
         "embed.w": (2 / (49 + 192)) ** 0.5,
         "positions.w": 0.02,
-        "cls_token.w": 0.02,
+        "prefix.w": 0.02,
     }
-    for name, wanted in deviations.items():
+    for name, wanted in standard_deviations.items():
         assert params[name].std() == pytest.approx(wanted, rel=0.15)
         assert abs(params[name].mean()) < 0.2 * wanted
     assert not params["head.out.w"].any()
@@ -58,7 +61,8 @@ def test_a_layer_in_two_places_has_its_weights_once():
     class Twice:
         def __init__(self):
             self.first = Linear(3, 3)
-            self.again, self.others = self.first, {"a": Linear(3, 2)}
+            self.again = self.first
+            self.others = {"a": Linear(3, 2)}
 
         def forward(self, params, x):
             y, c1 = self.first.forward(params, x)
@@ -69,7 +73,8 @@ def test_a_layer_in_two_places_has_its_weights_once():
         def backward(self, dy, cache, grads):
             c1, c2, c3 = cache
             dx = self.others["a"].backward(dy, c3, grads)
-            return self.first.backward(self.again.backward(dx, c2, grads), c1, grads)
+            dx = self.again.backward(dx, c2, grads)
+            return self.first.backward(dx, c1, grads)
 
     layer = Twice()
     assert init(layer).names() == ["first.w", "first.b", "others.a.w", "others.a.b"]
@@ -78,29 +83,79 @@ def test_a_layer_in_two_places_has_its_weights_once():
 
 def test_names_are_dotted_paths():
     names = ViT(ViTConfig(depth=2)).init().names()
-    assert names[:4] == ["embed.w", "embed.b", "cls_token.w", "positions.w"]
-    assert {"blocks.0.attention.qkv.w", "blocks.1.mlp.fc2.b", "norm.gamma", "head.out.w"} <= set(
-        names
-    )
+    assert names[:4] == ["embed.w", "embed.b", "prefix.w", "positions.w"]
+    inner = {"blocks.0.attention.qkv.w", "blocks.1.mlp.fc2.b", "norm.gamma", "head.out.w"}
+    assert inner <= set(names)
 
 
-def test_a_layer_can_be_initialised_by_itself_and_refuses_anothers_handles():
+def test_a_buffer_is_a_mapping_from_names_to_arrays():
+    layer = Linear(3, 4)
+    params = init(layer, 5)
+    assert isinstance(params, Mapping)
+    assert list(params) == params.names() == ["w", "b"]
+    assert len(params) == 2
+    assert "w" in params
+    assert layer.w in params
+    assert "v" not in params
+    assert Linear(3, 4).w not in params
+    assert list(params.keys()) == ["w", "b"]
+    assert all(array is params[name] for name, array in params.items())
+    assert [array.shape for array in params.values()] == [(3, 4), (4,)]
+    assert dict(**params) == {"w": params["w"], "b": params["b"]}
+
+
+def test_get_returns_a_default_where_indexing_raises():
+    layer = Linear(3, 4)
+    params = init(layer)
+    assert params.get("w") is params.get(layer.w) is params["w"]
+    assert params.get("v") is None
+    assert params.get("v", 3) == 3
+    assert params.get(Linear(3, 4).w, 3) == 3
+    for key in ("v", "", 0, None, ["w"]):
+        with pytest.raises(
+            UserError, match=r"no weight is called .*: list\(params\) has the names"
+        ):
+            params[key]
+    with pytest.raises(UserError, match="no weight is called 'v'"):
+        params["v"] = 1.0
+
+
+def test_a_buffer_goes_through_an_npz_file():
+    params = ViT(ViTConfig(4, 2, width=8, depth=1)).init()
+    file = io.BytesIO()
+    np.savez(file, **params)
+    file.seek(0)
+    with np.load(file) as loaded:
+        assert loaded.files == params.names()
+        for name in loaded.files:
+            assert np.array_equal(loaded[name], params[name])
+            assert loaded[name].dtype == params.flat.dtype
+
+
+def test_buffers_are_equal_only_to_themselves():
+    params = init(Linear(3, 4))
+    same_values = params.copy()
+    assert params == params
+    assert params != same_values
+    assert {params: 1}[params] == 1
+    assert len({params, same_values}) == 2
+
+
+def test_a_layer_can_be_initialised_by_itself_and_refuses_the_handles_of_another():
     a, b = Linear(3, 4), Linear(3, 4)
     params = init(a)
     assert params[a.w].shape == (3, 4)
-    with pytest.raises(UserError, match="not of the model that this Buffer was made for"):
+    with pytest.raises(UserError, match="does not belong to the model that this Buffer was made"):
         params[b.w]
-    with pytest.raises(UserError, match="no weight is called 'v'"):
-        params["v"]
 
 
-def test_another_size_of_weights_is_refused():
+def test_weights_of_another_size_are_refused():
     params = init(Linear(3, 4))
     with pytest.raises(UserError, match=r"shape \(15,\), but the model has 16"):
         Buffer(params.params, params.flat[1:])
 
 
-def test_copy_zeros_astype_assign_and_pickle():
+def test_copy_zeros_like_astype_and_assignment():
     layer = Linear(3, 4)
     params = init(layer, 5)
     copy, zeros, wide = params.copy(), params.zeros_like(), params.astype(np.float64)
@@ -108,8 +163,18 @@ def test_copy_zeros_astype_assign_and_pickle():
     assert np.array_equal(copy[layer.w], params[layer.w] + 1)
     assert not zeros.flat.any()
     assert wide.flat.dtype == np.float64
+    assert np.array_equal(wide.flat, params.flat)
     zeros["b"] = 2.0
     assert zeros["b"].tolist() == [2.0] * 4
-    again, layer_again = pickle.loads(pickle.dumps((params, layer)))
-    again[layer_again.w][...] = 7
-    assert np.count_nonzero(again.flat == 7) == 12
+    assert np.count_nonzero(zeros.flat) == 4
+
+
+def test_a_pickled_buffer_and_its_layer_still_belong_together():
+    layer = Linear(3, 4)
+    params, layer_again = pickle.loads(pickle.dumps((init(layer, 5), layer)))
+    params[layer_again.w][...] = 7
+    assert np.count_nonzero(params.flat == 7) == 12
+
+
+def test_repr_says_how_many_weights_there_are():
+    assert repr(init(Linear(30, 40))) == "<Buffer of 1,240 float32 weights in 2 arrays>"

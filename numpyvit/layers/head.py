@@ -1,7 +1,7 @@
-"""The classification head: features of an image to class scores (logits).
+"""The classification head: the features of an image become class scores (logits).
 
-Either one linear layer, or, as in the ViT paper's pre-training, a hidden layer with its nonlinearity (tanh, as in the
-paper's code) before it. Without the nonlinearity two linear layers would be one.
+Usually it is one linear layer. A hidden layer with a tanh can come before it, as the ViT
+paper's code has it in pre-training.
 """
 
 from ..backend.arrays import Array, get_xp
@@ -16,12 +16,18 @@ def tanh_forward(x: Array) -> tuple[Array, Array]:
 
 
 def tanh_backward(dy: Array, y: Array) -> Array:
-    """dy (...), y (...) from forward  ->  dx (...): tanh' = 1 - tanh^2."""
+    """dy (...), y (...) from forward  ->  dx (...).    tanh' = 1 - tanh²."""
     return dy * (1 - y * y)
 
 
 class Head:
-    """D -> K, or D -> hidden -> K. The last layer starts at zero: every class is equally likely, the loss is ln K."""
+    """D -> K, or D -> hidden -> K.
+
+    The last layer starts at zero, so at first the model gives every class the probability
+    1/K, and the loss is ln K. In
+    the first step only this layer gets a gradient, because dx = dy wᵀ = 0; from the second
+    step on, all layers do.
+    """
 
     def __init__(self, width: int, classes: int, hidden: int = 0) -> None:
         self.hidden = Linear(width, hidden) if hidden else None
@@ -29,18 +35,18 @@ class Head:
 
     def forward(self, params: Buffer, x: Array) -> tuple[Array, tuple]:
         """x (B, D)  ->  logits (B, K), cache."""
-        c1 = c2 = None
+        c_hidden = c_tanh = None
         if self.hidden:
-            x, c1 = self.hidden.forward(params, x)  # (B, hidden)
-            x, c2 = tanh_forward(x)
-        logits, c3 = self.out.forward(params, x)  # (B, K)
-        return logits, (c1, c2, c3)
+            x, c_hidden = self.hidden.forward(params, x)  # (B, hidden)
+            x, c_tanh = tanh_forward(x)
+        logits, c_out = self.out.forward(params, x)  # (B, K)
+        return logits, (c_hidden, c_tanh, c_out)
 
     def backward(self, dlogits: Array, cache: tuple, grads: Buffer) -> Array:
         """dlogits (B, K)  ->  dx (B, D); adds the weights' gradients into grads."""
-        c1, c2, c3 = cache
-        dx = self.out.backward(dlogits, c3, grads)
+        c_hidden, c_tanh, c_out = cache
+        dx = self.out.backward(dlogits, c_out, grads)
         if self.hidden:
-            dx = tanh_backward(dx, c2)
-            dx = self.hidden.backward(dx, c1, grads)
+            dx = tanh_backward(dx, c_tanh)
+            dx = self.hidden.backward(dx, c_hidden, grads)
         return dx

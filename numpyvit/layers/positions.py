@@ -1,6 +1,12 @@
-"""The class token and the positions: the rest of equation 1, in the paper's letters z_0 = [x_class; x_1 E; ...] + E_pos.
+"""Positions: the last term of equation 1, z_0 = [x_class; x_1 E; ...] + E_pos.
 
-Attention treats its tokens as a set. What tells a patch in the corner from one in the middle is what is added here.
+Attention treats its tokens as a set: if the patches are shuffled, its outputs are shuffled
+in the same way, and nothing else changes. The vector that is added here tells the model
+where in the image each token comes from.
+
+`keep` and `with_prefix` belong to patch dropout (patch_dropout.py); until then read keep as
+None. The vectors can be learned, or given by sines and cosines. Rotary positions are another way
+to the same end: they add nothing here, and attention uses the positions (rotary.py).
 """
 
 from functools import lru_cache
@@ -9,20 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backend.arrays import Array, fixed, get_xp
+from ..backend.arrays import Array, get_xp, read_only
 from ..params import Buffer, Param, normal_02
-
-
-def cls_token_forward(x: Array, token: Array) -> tuple[Array, None]:
-    """x (B, N-1, D), token (D,)  ->  y (B, N, D), the token in front of every image's patches; cache."""
-    xp = get_xp(x)
-    first = xp.broadcast_to(token, (x.shape[0], 1, x.shape[2]))
-    return xp.concatenate([first, x], axis=1), None
-
-
-def cls_token_backward(dy: Array, cache: None) -> tuple[Array, Array]:
-    """dy (B, N, D)  ->  dx (B, N-1, D), dtoken (D,): the one token stood in B places, so its gradients add up."""
-    return dy[:, 1:], dy[:, 0].sum(0)
+from .patches import put_back_patches
 
 
 def add_positions_forward(x: Array, positions: Array) -> tuple[Array, None]:
@@ -31,52 +26,92 @@ def add_positions_forward(x: Array, positions: Array) -> tuple[Array, None]:
 
 
 def add_positions_backward(dy: Array, cache: None) -> tuple[Array, Array]:
-    """dy (B, N, D)  ->  dx (B, N, D), which is dy itself, and dpositions (N, D), summed over the images that shared them."""
+    """dy (B, N, D)  ->  dx (B, N, D), which is dy itself, and dpositions (N, D).
+
+    All images share the positions, so the gradient is a sum over the batch.
+    """
     return dy, dy.sum(0)
 
 
 @lru_cache(maxsize=8)
-def sinusoidal(n: int, width: int, xp: ModuleType = np, dtype: Any = np.float64) -> Array:
-    """Fixed positions (N, D), by section 3.5 of "Attention Is All You Need" (the sequence read as one dimension):
+def sinusoidal(tokens: int, width: int, xp: ModuleType = np, dtype: Any = np.float64) -> Array:
+    """Return fixed positions (N, D) ("Attention Is All You Need", section 3.5).
 
-        pos[n, 2i] = sin(n / 10000^(2i / D)),    pos[n, 2i+1] = cos(n / 10000^(2i / D))
+        pos[t, 2i] = sin(t f_i),    pos[t, 2i+1] = cos(t f_i),    f_i = 10000^(-2i/D)
 
-    Each pair of features turns at a speed of its own, so that a shift by m tokens is the same rotation everywhere.
+    for the token at place t. The two features of pair i are a point on a circle, at the
+    angle t f_i. Moving on by s tokens adds s f_i to the angle, wherever in the sequence one
+    starts: a fixed rotation, which a linear layer can learn. A class token has t = 0, and
+    the patches follow, row by row.
     """
-    pair = np.arange(width) // 2 * 2  # 0 0 2 2 4 4 ...
-    angle = np.arange(n)[:, None] / 10000.0 ** (pair / width)  # (N, D)
-    return fixed(np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle)), xp, dtype)
+    even = np.arange(width) // 2 * 2  # 0 0 2 2 4 4 ...
+    angle = np.arange(tokens)[:, None] / 10000.0 ** (even / width)  # (N, D)
+    table = np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle))
+    return read_only(table, xp, dtype)
 
 
-class ClsToken:
-    """One learned token in front of the patches. What it gathers in the blocks is what the head reads. Weight: w (D,)."""
-
-    def __init__(self, width: int) -> None:
-        self.w = Param((width,), normal_02)
-
-    def forward(self, params: Buffer, x: Array) -> tuple[Array, None]:
-        """x (B, N-1, D)  ->  y (B, N, D), cache."""
-        return cls_token_forward(x, params[self.w])
-
-    def backward(self, dy: Array, cache: None, grads: Buffer) -> Array:
-        """dy (B, N, D)  ->  dx (B, N-1, D); adds dw into grads."""
-        dx, dw = cls_token_backward(dy, cache)
-        grads[self.w] += dw
-        return dx
+def with_prefix(keep: Array, prefix: int) -> Array:
+    """keep (B, m), indices of patches  ->  (B, prefix + m), indices of tokens."""
+    xp = get_xp(keep)
+    first = xp.broadcast_to(xp.arange(prefix), (len(keep), prefix))
+    return xp.concatenate([first, keep + prefix], axis=1)
 
 
-class Positions:
-    """Learned positions: a vector for each place in the sequence. Weight: w (N, D)."""
+class NoPositions:
+    """Nothing is added: the model sees its patches as a set.
 
-    def __init__(self, n: int, width: int) -> None:
-        self.w = Param((n, width), normal_02)
+    The other kinds inherit from it and override what differs.
+    """
 
-    def forward(self, params: Buffer, x: Array) -> tuple[Array, None]:
-        """x (B, N, D)  ->  y (B, N, D), cache."""
-        return add_positions_forward(x, params[self.w])
+    def forward(self, params: Buffer, x: Array, keep: Array | None = None) -> tuple[Array, Any]:
+        """x (B, N, D), keep (B, m) or None  ->  y (B, N, D), cache.
 
-    def backward(self, dy: Array, cache: None, grads: Buffer) -> Array:
+        With keep, x has the prefix tokens and only m of the patches: N = prefix + m.
+        """
+        return x, None
+
+    def backward(self, dy: Array, cache: Any, grads: Buffer) -> Array:
+        """dy (B, N, D)  ->  dx (B, N, D); adds the weights' gradients, if any, into grads."""
+        return dy
+
+    def rotation(self, x: Array, keep: Array | None = None) -> Array | None:
+        """The rotations for RotaryAttention of the tokens x; None except in rotary.py."""
+        return None
+
+
+class LearnedPositions(NoPositions):
+    """A learned vector for each place in the sequence. Weight: w (N, D)."""
+
+    def __init__(self, tokens: int, width: int, prefix: int = 0) -> None:
+        self.prefix = prefix
+        self.w = Param((tokens, width), normal_02)
+
+    def forward(self, params: Buffer, x: Array, keep: Array | None = None) -> tuple[Array, Any]:
+        """x (B, N, D), keep (B, m) or None  ->  y (B, N, D), cache."""
+        w = params[self.w]
+        if keep is None:
+            return add_positions_forward(x, w)
+        index = with_prefix(keep, self.prefix)  # (B, N): which rows of w the tokens get
+        return x + w[index], index
+
+    def backward(self, dy: Array, cache: Any, grads: Buffer) -> Array:
         """dy (B, N, D)  ->  dx (B, N, D); adds dw into grads."""
-        dx, dw = add_positions_backward(dy, cache)
+        # put_back_patches works for tokens, too: rows of w that were not used get 0.
+        all_places = dy if cache is None else put_back_patches(dy, cache, self.w.shape[0])
+        _, dw = add_positions_backward(all_places, None)
         grads[self.w] += dw
-        return dx
+        return dy
+
+
+class SinusoidalPositions(NoPositions):
+    """Fixed vectors by sine and cosine. Backward is that of NoPositions: a constant is added."""
+
+    def __init__(self, tokens: int, width: int, prefix: int = 0) -> None:
+        self.tokens, self.width, self.prefix = tokens, width, prefix
+
+    def forward(self, params: Buffer, x: Array, keep: Array | None = None) -> tuple[Array, Any]:
+        """x (B, N, D), keep (B, m) or None  ->  y (B, N, D), cache."""
+        table = sinusoidal(self.tokens, self.width, get_xp(x), x.dtype)  # (N, D)
+        if keep is not None:
+            table = table[with_prefix(keep, self.prefix)]  # (B, N, D)
+        return x + table, None

@@ -16,7 +16,7 @@ getcontext().prec = 60
 
 
 def exact_erf(x: Decimal) -> Decimal:
-    """2 / sqrt(pi) * sum (-1)^n x^(2n+1) / (n! (2n+1)), in 60 digits: another series than erf.py's."""
+    """Return 2/√π Σ (-1)ⁿ x²ⁿ⁺¹ / (n! (2n+1)) in 60 digits: another series than that of erf.py."""
     pi = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
     power, total, n = x, Decimal(0), 0
     while n < 5 or abs(power) > Decimal(10) ** -50:

@@ -8,8 +8,9 @@ from numpyvit.testing import check_layer_contract, normal, seeds, shapes_BND
 
 @given(shapes_BND(), seeds)
 def test_contract(shape, seed):
-    # A large eps keeps the function smooth where a row happens to be nearly constant, so that differences can judge it.
-    # With one feature, xhat is 0 whatever x is: x and gamma then have no gradient.
+    # A large eps keeps the function smooth where a row happens to be nearly constant, so that
+    # differences can judge it. With one feature, xhat is 0 whatever x is, and neither x nor
+    # gamma has a gradient.
     zero = ["x", "gamma"] if shape[-1] == 1 else []
     check_layer_contract(
         LayerNorm(shape[-1], eps=0.3), normal(shape, seed), seed, zero=zero, tolerance=SHARP

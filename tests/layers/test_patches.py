@@ -3,22 +3,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numpyvit.gradcheck import SHARP
-from numpyvit.layers.patches import (
-    PatchEmbed,
+from numpyvit.layers.overlap import (
+    OverlappingPatchEmbed,
     overlapping_patchify,
     overlapping_unpatchify,
+)
+from numpyvit.layers.patches import (
+    PatchEmbed,
     patchify,
+    put_back_patches,
+    select_patches,
     unpatchify,
 )
 from numpyvit.params import init
-from numpyvit.testing import assert_gradients, check_layer_contract, normal, seeds, shapes_BHWC
+from numpyvit.testing import (
+    assert_gradients,
+    check_layer_contract,
+    check_pair_contract,
+    normal,
+    seeds,
+    shapes_BHWC,
+)
+
+
+def make(image, patch, channels, width, overlap):
+    """Return the layer for patches with this overlap, which may be 0."""
+    if overlap:
+        return OverlappingPatchEmbed(image, patch, channels, width, overlap)
+    return PatchEmbed(image, patch, channels, width)
 
 
 @given(shapes_BHWC(), st.integers(1, 4), st.integers(0, 3), seeds)
 def test_contract(shapes, width, overlap, seed):
     (B, H, W, C), patch = shapes
     check_layer_contract(
-        PatchEmbed((H, W), patch, C, width, overlap),
+        make((H, W), patch, C, width, overlap),
         normal((B, H, W, C), seed),
         seed,
         tolerance=SHARP,
@@ -41,7 +60,7 @@ def test_unpatchify_is_the_inverse_and_the_backward(shapes, seed):
 @given(shapes_BHWC(), st.integers(1, 3), st.sampled_from([0, 0, 1, 2]), seeds)
 def test_equals_a_convolution_whose_stride_is_the_patch(shapes, width, overlap, seed):
     (B, H, W, C), (p1, p2) = shapes
-    layer, images = PatchEmbed((H, W), (p1, p2), C, width, overlap), normal((B, H, W, C), seed)
+    layer, images = make((H, W), (p1, p2), C, width, overlap), normal((B, H, W, C), seed)
     params = init(layer, seed, np.float64)
     params.flat += normal(params.flat.shape, seed)
     kernel = params[layer.w].reshape(p1 + 2 * overlap, p2 + 2 * overlap, C, width)
@@ -93,3 +112,18 @@ def test_no_gradient_for_the_image_where_none_is_needed():
     params = init(layer)
     y, cache = layer.forward(params, np.ones((2, 4, 4, 1), np.float32))
     assert layer.backward(y, cache, params.zeros_like(), need_dx=False) is None
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.data(), seeds)
+def test_selecting_patches_and_putting_them_back(B, n, data, seed):
+    m = data.draw(st.integers(1, n))
+    rng = np.random.default_rng(seed)
+    keep = np.stack([rng.permutation(n)[:m] for _ in range(B)])
+    check_pair_contract(
+        lambda x: (select_patches(x, keep), keep),
+        lambda dy, keep: put_back_patches(dy, keep, n),
+        normal((B, n, 3), seed),
+        seed=seed,
+        splits=False,
+        tolerance=SHARP,
+    )
