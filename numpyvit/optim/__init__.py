@@ -1,0 +1,1 @@
+"""Optimizers over the flat Buffer, and learning rate schedules."""

@@ -1,4 +1,4 @@
-"""Muon: momentum whose every matrix is made orthogonal, for the weights that are matrices; AdamW for the rest."""
+"""Muon: momentum made orthogonal, for the weights that are matrices; AdamW for the rest."""
 
 import math
 from itertools import groupby
@@ -6,27 +6,41 @@ from typing import Any
 
 import numpy as np
 
-from ..backend.arrays import Array, fused, get_xp, on_host
+from ..backend.arrays import Array, get_xp, on_host
+from ..backend.ops import on_gpu
 from ..errors import UserError
 from ..params import Buffer, Param
-from .adamw import AdamW, Each, Numbers, blocks
+from .adamw import AdamW
+from .base import Map, blocks
 
-# A s + B s^3 + C s^5: five times over, it brings every s from 0.02 to 1 into 0.65 to 1.25
-A, B, C, ROUNDS = 3.4445, -4.7750, 2.0315, 5
-RMS = 0.2  # of an update's elements, which is about what AdamW's have: so one rate fits both
+# A s + B s³ + C s⁵, applied five times, brings every s from 0.02 to 1 into 0.65 to 1.25.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+# The root mean square of the elements of an update. AdamW's is about the same, so one
+# learning rate fits both.
+UPDATE_RMS = 0.2
 
 
-def orthogonal(m: Array) -> Array:
-    """m (..., I, O)  ->  about u v', where m = u diag(s) v' is its singular value decomposition: all s made 1.
+@on_gpu
+def orthogonalise(
+    m: Array,
+    coefficients: tuple[float, float, float] = COEFFICIENTS,
+    iterations: int = ITERATIONS,
+) -> Array:
+    """m (..., I, O)  ->  about u vᵀ, where m = u diag(s) vᵀ is its singular value decomposition.
 
-    An odd polynomial of m acts on each s alone: m m' m = u diag(s^3) v'. So a polynomial that draws all of 0..1 to 1 does so
-    for the singular values, with products of matrices only (Newton and Schulz). This one (Jordan et al., 2024, "Muon: an
-    optimizer for hidden layers") ends near 1, and sooner than one that would end at 1; more is not needed.
+    All singular values are made about 1. An odd polynomial of m acts on the singular values
+    alone: m mᵀ m = u diag(s³) vᵀ. A polynomial that brings all values between 0 and 1 close
+    to 1 therefore does so for the singular values, with matrix products only (the
+    Newton-Schulz iteration). The coefficients are those of Jordan et al. (2024, "Muon: an
+    optimizer for hidden layers"), which come near 1 sooner than coefficients that converge
+    to 1; more precision is not needed.
     """
-    x = m / ((m * m).sum((-2, -1), keepdims=True) ** 0.5 + 1e-7)  # its largest s is 1 at most
+    A, B, C = coefficients
+    x = m / ((m * m).sum((-2, -1), keepdims=True) ** 0.5 + 1e-7)  # no singular value is above 1
     tall = m.shape[-2] > m.shape[-1]
-    x = x.swapaxes(-2, -1) if tall else x  # so that x x' is the smaller product
-    for _ in range(ROUNDS):
+    x = x.swapaxes(-2, -1) if tall else x  # x xᵀ is then the smaller product
+    for _ in range(iterations):
         xx = x @ x.swapaxes(-2, -1)
         x = A * x + (B * xx + C * (xx @ xx)) @ x
     return x.swapaxes(-2, -1) if tall else x
@@ -35,12 +49,14 @@ def orthogonal(m: Array) -> Array:
 class Muon(AdamW):
     """For each matrix, with v = momentum * v + g:
 
-        p = p - lr (0.2 sqrt(max(I, O)) orthogonal(g + momentum v) + weight_decay p)
+        p = p - lr (0.2 √max(I, O) orthogonalise(g + momentum v) + weight_decay p)
 
-    Gradients of matrices are steep in a few directions and shallow in the others; this steps equally far in all of them. An
-    orthogonal matrix has elements of root mean square 1 / sqrt(max(I, O)), so the factor makes that of the update 0.2 (Liu
-    et al., 2025, "Muon is scalable for LLM training", equation 4). The weights that are no matrices, those that do not
-    decay, get AdamW's step at the same rate. betas, eps, average: AdamW's.
+    The gradient of a matrix is large in a few directions and small in the others; Muon
+    moves equally far in all of them. The elements of an orthogonal matrix have a root mean
+    square of 1 / √max(I, O), so the factor makes that of the update 0.2 (Liu et al., 2025,
+    "Muon is scalable for LLM training", equation 4). Weights that are not matrices, which
+    are those without weight decay, take AdamW's step with the same learning rate. betas,
+    eps, average: as for AdamW.
     """
 
     def __init__(
@@ -54,61 +70,59 @@ class Muon(AdamW):
     ) -> None:
         super().__init__(params, betas, eps, weight_decay, average)
         self.momentum = momentum
-        # the longest first, and those of one shape together
-        self.matrices = sorted(
-            (p for p in params.params.values() if p.decay), key=lambda p: (-p.size, p.shape)
-        )
+        decayed = (p for p in params.params.values() if p.decay)
+        # The largest first, which keeps threads equally busy; equal shapes stand together.
+        self.matrices = sorted(decayed, key=lambda p: (-p.size, p.shape))
         for p in self.matrices:
             if len(p.shape) != 2:
                 raise UserError(
-                    f"a weight of shape {p.shape} decays: Muon wants all those to be matrices; use AdamW"
+                    f"a weight with weight decay has shape {p.shape}: Muon needs all of them "
+                    "to be matrices; use AdamW"
                 )
 
-    def update(
-        self, params: Buffer, grads: Buffer, numbers: Numbers, scale: Any, each: Each
-    ) -> None:
-        """As AdamW.update. Of the matrices m holds the momentum, and v nothing."""
-        lr, _, _, keep = numbers
+    def update(self, params: Buffer, grads: Buffer, numbers: Any, scale: Any, map: Map) -> None:
+        """As AdamW.update. For the matrices m holds the momentum, and v is not used."""
+        lr, _, _, average_factor = numbers
 
-        def move(p: Param) -> None:
+        def update_matrix(p: Param) -> None:
             w, m = params[p], self.m[p]
-            with np.errstate(
-                over="ignore", invalid="ignore"
-            ):  # as the trainer's; a thread does not inherit it
+            # Threads do not inherit the trainer's errstate; overflow shows in the loss.
+            with np.errstate(over="ignore", invalid="ignore"):
                 g = scale * grads[p]
                 m *= self.momentum
                 m += g
-                g += self.momentum * m  # Nesterov's
+                g += self.momentum * m  # Nesterov's form
                 w *= 1 - lr * self.weight_decay
-                w -= (lr * RMS * math.sqrt(max(p.shape))) * orthogonal(g)
+                w -= (lr * UPDATE_RMS * math.sqrt(max(p.shape))) * orthogonalise(g)
 
         if on_host(params.flat):
-            each(move, self.matrices)
+            map(update_matrix, self.matrices)
         else:
-            self.move_all(params, grads, lr, scale)
+            self.update_matrices_together(params, grads, lr, scale)
         for at, decay in blocks(params):
             if not decay:
-                self.adam(at, params, grads, numbers, scale, 0.0)
-            elif self.decay:
-                self.average.flat[at] += (1 - keep) * (params.flat[at] - self.average.flat[at])
+                self.update_slice(at, params, grads, numbers, scale, 0.0)
+            else:
+                self.follow(at, params, average_factor)
 
-    def move_all(self, params: Buffer, grads: Buffer, lr: Any, scale: Any) -> None:
-        """`move` for all matrices at once, and orthogonal for those of one shape: a GPU is asked for less, and for more."""
-        xp, moves, matrices = get_xp(params.flat), grads.copy(), slice(params.decayed)
-        w, m, g = (buffer.flat[matrices] for buffer in (params, self.m, moves))
+    def update_matrices_together(self, params: Buffer, grads: Buffer, lr: Any, scale: Any) -> None:
+        """update_matrix for all matrices at once: fewer and larger operations for a GPU."""
+        xp = get_xp(params.flat)
+        updates = grads.copy()
+        matrices = slice(params.decayed)
+        w, m, g = (buffer.flat[matrices] for buffer in (params, self.m, updates))
         g *= scale
         m *= self.momentum
         m += g
         g += self.momentum * m
         for shape, group in groupby(self.matrices, lambda p: p.shape):
-            alike = [moves[p] for p in group]
-            together = xp.empty(
-                (len(alike), *shape), g.dtype
-            )  # (xp.stack would upload their places first)
-            for i, move in enumerate(alike):
-                together[i] = move
-            for o, move in zip(fused(orthogonal, g)(together), alike, strict=True):
-                xp.multiply(o, RMS * math.sqrt(max(shape)), out=move)
+            equal = [updates[p] for p in group]
+            stacked = xp.empty((len(equal), *shape), g.dtype)
+            for i, update in enumerate(equal):  # xp.stack would upload an index first
+                stacked[i] = update
+            found = orthogonalise(stacked, COEFFICIENTS, ITERATIONS)  # the kernel has no defaults
+            for orthogonal, update in zip(found, equal, strict=True):
+                xp.multiply(orthogonal, UPDATE_RMS * math.sqrt(max(shape)), out=update)
         w *= 1 - lr * self.weight_decay
         g *= lr
         w -= g

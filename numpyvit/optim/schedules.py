@@ -3,9 +3,8 @@
 import math
 from collections.abc import Callable
 
-SHAPES: dict[
-    str, Callable[[float], float]
-] = {  # from 1 to 0, over the share of the run that is done
+# The factor of the peak rate, from 1 to 0, by the fraction of the run that is done.
+SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),  # Loshchilov and Hutter (2017)
     "linear": lambda done: 1 - done,
     "constant": lambda done: 1.0,
@@ -15,9 +14,11 @@ SHAPES: dict[
 def schedule(
     shape: str, peak: float, warmup: int, steps: int, final: float = 0.0
 ) -> Callable[[int], float]:
-    """The rate at step 0 .. steps-1: linearly up to `peak` over `warmup` steps, then down to `final` along one of SHAPES.
+    """Return the learning rate as a function of the step, 0 to steps - 1.
 
-    Warm-up, since AdamW's second moment means little in the first steps.
+    It rises linearly to `peak` over `warmup` steps and then falls to `final` along one of
+    SHAPES. The warm-up is needed because AdamW's second moment is unreliable in the first
+    steps.
     """
 
     def rate(step: int) -> float:
@@ -32,5 +33,5 @@ def schedule(
 def warmup_cosine(
     peak: float, warmup: int, steps: int, final: float = 0.0
 ) -> Callable[[int], float]:
-    """schedule("cosine", ...), the usual one."""
+    """Return schedule("cosine", ...), the usual schedule."""
     return schedule("cosine", peak, warmup, steps, final)

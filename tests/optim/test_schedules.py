@@ -1,3 +1,5 @@
+"""Learning rate schedules."""
+
 import math
 from itertools import pairwise
 
@@ -15,7 +17,7 @@ from numpyvit import schedule, warmup_cosine
     st.integers(1, 100),
     st.floats(0, 1e-5),
 )
-def test_up_then_down(shape, peak, warmup, more, final):
+def test_the_rate_rises_and_then_falls(shape, peak, warmup, more, final):
     steps = warmup + more
     rate = schedule(shape, peak, warmup, steps, final)
     rates = [rate(step) for step in range(steps)]
@@ -30,7 +32,8 @@ def test_up_then_down(shape, peak, warmup, more, final):
 @given(st.integers(0, 20), st.integers(1, 100))
 def test_linear_and_constant(warmup, more):
     steps = warmup + more
-    linear, constant = (schedule(shape, 0.5, warmup, steps) for shape in ("linear", "constant"))
+    linear = schedule("linear", 0.5, warmup, steps)
+    constant = schedule("constant", 0.5, warmup, steps)
     assert [linear(warmup + i) for i in range(more)] == pytest.approx(
         [0.5 * (1 - i / more) for i in range(more)]
     )
@@ -38,7 +41,8 @@ def test_linear_and_constant(warmup, more):
     assert [constant(step) for step in range(warmup)] == [linear(step) for step in range(warmup)]
 
 
-def test_the_usual_one():
-    usual, cosine = warmup_cosine(0.1, 3, 10, 0.01), schedule("cosine", 0.1, 3, 10, 0.01)
+def test_warmup_cosine_is_the_cosine_schedule():
+    usual = warmup_cosine(0.1, 3, 10, 0.01)
+    cosine = schedule("cosine", 0.1, 3, 10, 0.01)
     assert [usual(i) for i in range(12)] == [cosine(i) for i in range(12)]
     assert usual(5) == pytest.approx(0.01 + 0.09 * 0.5 * (1 + math.cos(math.pi * 2 / 7)))
