@@ -1,4 +1,4 @@
-"""A trained model as one thing: config, weights, preprocessing and class names, in one .npz."""
+"""A trained model with everything that is needed to use it, saved in one .npz file."""
 
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -8,7 +8,7 @@ import numpy as np
 
 from .backend.arrays import Array
 from .data import Dataset, read_picture
-from .data.drawing import fit_ink, ink_box
+from .data.drawing import drawing_box, fit_drawing
 from .data.image import border_grey
 from .engine.workers import Workers
 from .errors import UserError
@@ -18,12 +18,21 @@ from .storage.archives import load_npz, save_npz
 from .vit import ViT, ViTConfig
 
 KIND = "numpyvit classifier 1"
+SAMPLE = 1000  # images of the training set that background and box are computed from
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """mean, std (C,): of the training images, with 255 as 1. background: the usual grey of their border, 0 to 255. box: the
-    side that what is drawn has in nearly all of them, in the middle (MNIST); 0: they are not like that."""
+    """A model, its weights, the preprocessing of its images, and the names of its classes.
+
+    mean, std: (C,), of the pixels of the training images divided by 255.
+    classes: K names.
+    background: the usual grey of the border of the training images, 0 to 255.
+    box: if the training images are centred drawings, as in MNIST, the side of the box
+        that they fill, in pixels; otherwise 0.
+
+    Raises UserError if the parts do not fit each other.
+    """
 
     model: ViT
     params: Buffer
@@ -34,118 +43,137 @@ class Classifier:
     box: int = 0
 
     def __post_init__(self) -> None:
-        C, K = self.config.channels, self.config.classes
-        arrays = self.params.flat, self.mean, self.std
-        if not (
-            all(a.dtype.kind == "f" and np.isfinite(a).all() for a in arrays)
-            and (self.std > 0).all()
-        ):
+        C = self.config.channels
+        K = self.config.classes
+        arrays = [self.params.flat, self.mean, self.std]
+        are_finite = all(a.dtype.kind == "f" and np.isfinite(a).all() for a in arrays)
+        if not (are_finite and (self.std > 0).all()):
             raise UserError("weights, mean and std must be finite floats, and std above 0")
-        if not 0 <= self.box < (min(self.config.image) if C == 1 else 1):
+        limit = min(self.config.image) if C == 1 else 1
+        if not 0 <= self.box < limit:
             raise UserError(
-                f"box is {self.box}: it must be 0, or, for grey images, less than their sides"
+                f"box is {self.box}: it must be 0, or, for grey images, smaller than their sides"
             )
-        if not (
-            self.mean.shape == self.std.shape == (C,)
-            and len(self.classes) == K
-            and all(isinstance(name, str) for name in self.classes)
-        ):
+        are_names = all(isinstance(name, str) for name in self.classes)
+        if not (self.mean.shape == self.std.shape == (C,) and len(self.classes) == K and are_names):
             raise UserError(
-                f"mean and std must have {C} values, and classes {K} names, as the model's config has it"
+                f"mean and std must have {C} values, and classes {K} names, to fit the config"
             )
 
     @property
     def config(self) -> ViTConfig:
+        """The config of the model."""
         return self.model.config
 
     @classmethod
     def of(cls, model: ViT, params: Buffer, train: Dataset) -> "Classifier":
-        """With the preprocessing of the data set that it was trained on."""
-        some = train.images[:1000]
+        """Make a Classifier with the preprocessing of its training set."""
+        sample = train.images[:SAMPLE]
         return cls(
-            model, params, train.mean, train.std, train.classes, border_grey(some), ink_box(some)
+            model,
+            params,
+            train.mean,
+            train.std,
+            train.classes,
+            background=border_grey(sample),
+            box=drawing_box(sample),
         )
 
     def save(self, path: str | Path) -> None:
-        """Write one .npz file, atomically. Raises UserError where it cannot be written."""
+        """Write one .npz file, atomically. Raises UserError if it cannot be written."""
         note = {
             "config": self.config.to_dict(),
             "classes": self.classes,
             "background": self.background,
             "box": self.box,
         }
-        save_npz(
-            Path(path),
-            KIND,
-            note,
-            {"weights": self.params.flat, "mean": self.mean, "std": self.std},
-        )
+        arrays = {"weights": self.params.flat, "mean": self.mean, "std": self.std}
+        save_npz(Path(path), KIND, note, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Classifier":
-        """Read what save wrote. Raises UserError for a file that is damaged, of another model, or not ours."""
+        """Read a file that `save` wrote.
+
+        Raises UserError if it is damaged, incomplete or of another kind.
+        """
         note, arrays = load_npz(Path(path), KIND)
         try:
             model = ViT(ViTConfig.from_dict(note["config"]))
-            params = Buffer(model.params, arrays["weights"])
             return cls(
                 model,
-                params,
+                Buffer(model.params, arrays["weights"]),
                 arrays["mean"],
                 arrays["std"],
                 tuple(note["classes"]),
-                float(note["background"]),
-                int(note.get("box", 0)),
-            )  # version 0.2.0 had none
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"{path} does not hold a whole classifier ({error})") from None
+                background=float(note["background"]),
+                box=int(note.get("box", 0)),  # files of version 0.2.0 have no box
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UserError(f"{path} does not contain a complete classifier ({error})") from None
 
     @classmethod
     def mnist(cls) -> "Classifier":
-        """The one that ships with the package: handwritten digits, by `numpyvit train --recipe mnist-30k`."""
+        """Return the packaged model of handwritten digits (`--recipe mnist-30k`)."""
         with as_file(files(__package__) / "weights" / "mnist.npz") as path:
             return cls.load(path)
 
     def predict(self, images: Array, workers: int | None = None) -> Array:
-        """images (n, H, W, C) uint8  ->  probabilities (n, K). Raises UserError for images that do not fit."""
+        """images (n, H, W, C) uint8  ->  probabilities (n, K).
+
+        workers: the number of threads, by default one for each core.
+
+        Raises UserError for images that do not fit the model.
+        """
         images = np.asarray(images)
         if images.dtype != np.uint8:
             raise UserError(
-                f"images are {images.dtype}, wanted uint8 (0 to 255): predict normalises them itself"
+                f"images are {images.dtype}, wanted uint8 (0 to 255): "
+                "give the original pixels, which predict normalises itself"
             )
-        data = Dataset(
-            "", images, np.zeros(len(images), np.int64), self.mean, self.std, self.classes
-        )
+        labels = np.zeros(len(images), np.int64)  # predictions do not depend on them
+        data = Dataset("", images, labels, self.mean, self.std, self.classes)
         with Workers(self.model, workers=workers) as threads:
-            return softmax_forward(threads.predict(self.params, data))[0]
+            logits = threads.predict(self.params, data)
+        return softmax_forward(logits)[0]
 
     def read_image(self, path: str | Path) -> tuple[Array, str]:
-        """Any picture as data.read_picture makes it fit this model, and a remark on what was done to it. It is inverted too,
-        where the model learned light strokes on a dark ground and this is dark on light (or the other way round), and what
-        is drawn is moved to the middle where the model knows it nowhere else; but a picture of the model's size is not."""
-        if self.config.channels not in (1, 3):
-            raise UserError(
-                f"this model wants images of {self.config.channels} channels, picture files have 1 or 3: use "
-                "Classifier.predict"
-            )
+        """Read an image file so that it resembles the training images.
+
+        Returns the pixels (H, W, C) uint8 and a remark on how the image was changed.
+        First read_picture fits it into the model's size. A grey image is inverted if it
+        is dark on light and the training images are light on dark, or vice versa. If
+        those are centred drawings, the drawing is scaled and centred too, unless the
+        file has exactly the model's size.
+
+        Raises UserError if the file is not an image, if nothing is drawn on it, or if
+        the model does not have 1 or 3 channels.
+        """
         size = self.config.image
-        pixels, remark = read_picture(path, size, self.config.channels, finer=4 if self.box else 1)
-        drawn, ground = self.box and pixels.shape[:2] != size, border_grey(pixels[None])
-        if drawn:  # on paper of any grey: the ink tells
-            inverted = ground - pixels.min() > pixels.max() - ground
-        else:
-            inverted = self.config.channels == 1 and abs(ground - self.background) > 127
-        if inverted:
-            pixels, remark = (
-                255 - pixels,
-                remark
-                + ", inverted: it was "
-                + ("dark on light" if self.background < 128 else "light on dark"),
+        channels = self.config.channels
+        if channels not in (1, 3):
+            raise UserError(
+                f"this model expects images with {channels} channels, but image files have 1 or 3: "
+                "use Classifier.predict"
             )
-        if drawn:
-            pixels, remark = fit_ink(pixels, size, self.box), remark + ", centred"
+        oversample = 4 if self.box else 1
+        pixels, remark = read_picture(path, size, channels, oversample)
+        is_drawing = self.box > 0 and pixels.shape[:2] != size
+        background = border_grey(pixels[None])
+        if is_drawing:
+            # The paper may have any grey. The ink is what differs from it most.
+            is_inverted = background - pixels.min() > pixels.max() - background
+        else:
+            is_inverted = channels == 1 and abs(background - self.background) > 127
+        if is_inverted:
+            pixels = 255 - pixels
+            was = "dark on light" if self.background < 128 else "light on dark"
+            remark += f", inverted: it was {was}"
+        if is_drawing:
+            pixels = fit_drawing(pixels, size, self.box)
+            remark += ", centred"
             if not pixels.any():
                 raise UserError(
-                    f"{path}: nothing is drawn on it that stands out; what is transparent is white"
+                    f"{path}: nothing is drawn on it that stands out from the background "
+                    "(transparent pixels count as white)"
                 )
         return pixels, remark

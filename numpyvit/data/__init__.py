@@ -1,11 +1,11 @@
-"""Data sets, augmentation, batches."""
+"""Data sets, their readers, augmentation and batches."""
 
 from .augment import Augment, affine, compose, erase, flip, shift
 from .batches import batches, steps_per_epoch
-from .by_name import load
 from .dataset import Dataset, hold_out, make_dataset, normalise
 from .image import read_picture
 from .image_folder import folder, npz
+from .loading import load
 from .mix import Mix, cutmix, mixup, one_of
 from .rand_augment import randaugment
 from .readers import cifar10, cifar100, digits, download, fashion_mnist, mnist, names

@@ -1,5 +1,9 @@
-"""Random changes to a whole batch at once. Each takes (images (B, H, W, C) uint8, rng) and returns new images, where the old
-ones are. What is random is drawn on the host, so that it is the same on all devices."""
+"""Random changes to a whole batch of images at once.
+
+An augmentation is a function of (images (B, H, W, C) uint8, rng) that returns new
+images on the same device. All random numbers are drawn on the host, so that a seed
+gives the same images on every device.
+"""
 
 from collections.abc import Callable
 
@@ -11,38 +15,45 @@ Augment = Callable[[Array, np.random.Generator], Array]
 
 
 def shift(pixels: int) -> Augment:
-    """Move each image by -pixels..pixels in both directions, black coming in at the edge (pad and random crop)."""
+    """Translate each image by -pixels to pixels along both axes (pad and random crop).
+
+    Pixels that come in at the edge are black.
+    """
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
-        xp, (B, H, W, C), n = get_xp(images), images.shape, pixels
+        xp = get_xp(images)
+        B, H, W, C = images.shape
+        n = pixels
         padded = xp.zeros((B, H + 2 * n, W + 2 * n, C), images.dtype)
         padded[:, n : n + H, n : n + W] = images
-        # Rows of W * C bytes, beginning at every multiple of C: one gather copies whole rows
+        # Windows of W C bytes that begin at every pixel of a row: indexing them copies
+        # the rows of a crop as a whole.
         lines = padded.reshape(B, H + 2 * n, (W + 2 * n) * C)
-        rows = xp.lib.stride_tricks.sliding_window_view(lines, W * C, axis=2)[:, :, ::C]
+        windows = xp.lib.stride_tricks.sliding_window_view(lines, W * C, axis=2)[:, :, ::C]
         top, left = xp.asarray(rng.integers(0, 2 * n + 1, (2, B)))
-        picked = rows[
-            xp.arange(B)[:, None], top[:, None] + xp.arange(H), left[:, None]
-        ]  # (B, H, W C)
-        return picked.reshape(B, H, W, C)
+        image = xp.arange(B)[:, None]
+        row = top[:, None] + xp.arange(H)
+        cropped = windows[image, row, left[:, None]]  # (B, H, W C)
+        return cropped.reshape(B, H, W, C)
 
     return augment
 
 
 def flip() -> Augment:
-    """Mirror half of the images, left to right."""
+    """Flip each image horizontally with probability 1/2."""
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
-        mirrored = get_xp(images).asarray(np.flatnonzero(rng.integers(0, 2, len(images), np.uint8)))
+        is_flipped = rng.integers(0, 2, len(images), np.uint8)
+        flipped = get_xp(images).asarray(np.flatnonzero(is_flipped))
         images = images.copy()
-        images[mirrored] = images[mirrored][:, :, ::-1]
+        images[flipped] = images[flipped][:, :, ::-1]
         return images
 
     return augment
 
 
 def compose(*steps: Augment) -> Augment:
-    """One after the other."""
+    """Apply several augmentations in the given order."""
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
         for step in steps:
@@ -53,77 +64,102 @@ def compose(*steps: Augment) -> Augment:
 
 
 def affine(
-    degrees: float = 0.0, scale: float = 0.0, pixels: float = 0.0, shear: float = 0.0
+    rotate: float = 0.0, scale: float = 0.0, translate: float = 0.0, shear: float = 0.0
 ) -> Augment:
-    """Turn each image by up to `degrees`, resize it by a factor of 1 - scale to 1 + scale, slant it by up to `shear` columns
-    a row, and move it by up to `pixels`, all about its middle."""
+    """Rotate, scale, shear and translate each image about its centre.
+
+    Each amount is drawn uniformly, for each image separately:
+
+    rotate: by up to this many degrees, in either direction.
+    scale: by a factor of 1 - scale to 1 + scale.
+    translate: by up to this many pixels along both axes.
+    shear: each row by up to this many columns more than the row above.
+    """
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
-        turn, factor, up, left, slant = rng.uniform(-1, 1, (5, len(images))).astype(np.float32)
-        angle, factor, slant = np.radians(degrees) * turn, 1 / (1 + scale * factor), shear * slant
-        cos, sin = np.cos(angle) * factor, np.sin(angle) * factor
-        matrices = np.array(
-            [[cos, -sin, pixels * up], [sin + slant * cos, cos - slant * sin, pixels * left]]
-        )
+        drawn = rng.uniform(-1, 1, (5, len(images))).astype(np.float32)
+        angle = np.radians(rotate) * drawn[0]
+        factor = 1 / (1 + scale * drawn[1])  # warp maps new positions to old ones
+        up = translate * drawn[2]
+        left = translate * drawn[3]
+        s = shear * drawn[4]
+        cos = np.cos(angle) * factor
+        sin = np.sin(angle) * factor
+        matrices = np.array([[cos, -sin, up], [sin + s * cos, cos - s * sin, left]])
         return warp(images, get_xp(images).asarray(matrices.transpose(2, 0, 1)))
 
     return augment
 
 
 def warp(images: Array, matrices: Array) -> Array:
-    """Each image as seen through its own affine map: images (B, H, W, C) uint8, matrices (B, 2, 3).
+    """Transform each image by an affine map: images (B, H, W, C) uint8, matrices (B, 2, 3).
 
-    The new pixel at (y, x), counted from the middle, is the old one at matrix @ (y, x, 1), by bilinear interpolation between
-    the four around that place, with black outside.
+    With positions (y, x) relative to the centre of the image, the new pixel at (y, x)
+    is the old image at matrix @ (y, x, 1): a bilinear interpolation between the four
+    pixels around that position. The outside of the old image is black.
     """
-    xp, (B, H, W, C) = get_xp(images), images.shape
+    xp = get_xp(images)
+    B, H, W, C = images.shape
     m = matrices.astype(np.float32)[..., None, None]  # (B, 2, 3, 1, 1)
-    y, x = (
-        xp.arange(H, dtype=np.float32)[:, None] - (H - 1) / 2,
-        xp.arange(W, dtype=np.float32) - (W - 1) / 2,
-    )
-    # Where each new pixel comes from, in a frame with one black pixel all around
-    source_y = xp.clip(m[:, 0, 0] * y + m[:, 0, 1] * x + (m[:, 0, 2] + (H + 1) / 2), 0, H + 0.999)
-    source_x = xp.clip(m[:, 1, 0] * y + m[:, 1, 1] * x + (m[:, 1, 2] + (W + 1) / 2), 0, W + 0.999)
-    top, first = xp.floor(source_y), xp.floor(source_x)  # (B, H, W)
-    dy, dx = (source_y - top)[..., None], (source_x - first)[..., None]
+    y = xp.arange(H, dtype=np.float32)[:, None] - (H - 1) / 2
+    x = xp.arange(W, dtype=np.float32) - (W - 1) / 2
+    # The position where each new pixel comes from, in the old image with a border of
+    # one black pixel, which stands for everything outside.
+    source_y = m[:, 0, 0] * y + m[:, 0, 1] * x + (m[:, 0, 2] + (H + 1) / 2)
+    source_x = m[:, 1, 0] * y + m[:, 1, 1] * x + (m[:, 1, 2] + (W + 1) / 2)
+    source_y = xp.clip(source_y, 0, H + 0.999)
+    source_x = xp.clip(source_x, 0, W + 0.999)
+    top = xp.floor(source_y)  # (B, H, W)
+    left = xp.floor(source_x)
+    from_top = (source_y - top)[..., None]
+    from_left = (source_x - left)[..., None]
+
     padded = xp.zeros((B, H + 2, W + 2, C), np.float32)
     padded[:, 1:-1, 1:-1] = images
     flat = padded.reshape(-1, C)
-    corner = (top * (W + 2) + first).astype(np.intp) + xp.arange(0, len(flat), (H + 2) * (W + 2))[
-        :, None, None
-    ]
-    upper, lower = flat.take(corner, axis=0), flat.take(corner + (W + 2), axis=0)
-    upper += (flat.take(corner + 1, axis=0) - upper) * dx
-    lower += (flat.take(corner + (W + 3), axis=0) - lower) * dx
-    upper += (lower - upper) * dy
-    upper += 0.5
+    first_pixel = xp.arange(0, len(flat), (H + 2) * (W + 2))[:, None, None]  # of each image
+    corner = (top * (W + 2) + left).astype(np.intp) + first_pixel
+    upper = flat.take(corner, axis=0)  # (B, H, W, C)
+    lower = flat.take(corner + (W + 2), axis=0)
+    upper += (flat.take(corner + 1, axis=0) - upper) * from_left
+    lower += (flat.take(corner + (W + 3), axis=0) - lower) * from_left
+    upper += (lower - upper) * from_top
+    upper += 0.5  # the conversion to integers rounds down
     return upper.astype(images.dtype)
 
 
-def erase(share: float) -> Augment:
-    """Random erasing (Zhong et al., 2020): in this share of the images, noise in a rectangle of 2 to 33 % of the area, up to
-    3.3 times as high as wide, or as wide as high."""
+def erase(probability: float) -> Augment:
+    """Fill a random rectangle with noise (random erasing, Zhong et al., 2020).
+
+    Each image is changed with this probability. The rectangle has 2 to 33 % of its
+    area, and is up to 3.3 times as high as wide, or as wide as high.
+    """
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
         B, H, W, _ = images.shape
         chosen, area, ratio, y, x = rng.random((5, B))
-        area, ratio = (0.02 + 0.31 * area) * H * W, 3.3 ** (2 * ratio - 1)
-        height, width = (
-            np.minimum(np.sqrt(area * ratio).round(), H),
-            np.minimum(np.sqrt(area / ratio).round(), W),
-        )
-        inside = box(y * (H - height + 1) // 1, x * (W - width + 1) // 1, height, width, H, W)
-        inside &= (chosen < share)[:, None, None]
-        xp, noise = get_xp(images), rng.integers(0, 256, images.shape, np.uint8)
+        area = (0.02 + 0.31 * area) * H * W
+        ratio = 3.3 ** (2 * ratio - 1)  # of the height to the width
+        height = np.minimum(np.sqrt(area * ratio).round(), H)
+        width = np.minimum(np.sqrt(area / ratio).round(), W)
+        top = y * (H - height + 1) // 1
+        left = x * (W - width + 1) // 1
+        inside = box(top, left, height, width, H, W)
+        inside &= (chosen < probability)[:, None, None]
+        noise = rng.integers(0, 256, images.shape, np.uint8)
+        xp = get_xp(images)
         return xp.where(xp.asarray(inside)[..., None], xp.asarray(noise), images)
 
     return augment
 
 
 def box(top: Array, left: Array, height: Array, width: Array, H: int, W: int) -> Array:
-    """(B,) each  ->  (B, H, W) bool: which pixels of each image lie in its rectangle."""
-    y, x = np.arange(H), np.arange(W)
+    """Return which pixels lie in the rectangle of each image.
+
+    The first four are (B,); returns (B, H, W) bool.
+    """
+    y = np.arange(H)
+    x = np.arange(W)
     rows = (y >= top[:, None]) & (y < (top + height)[:, None])
     columns = (x >= left[:, None]) & (x < (left + width)[:, None])
     return rows[:, :, None] & columns[:, None, :]

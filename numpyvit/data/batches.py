@@ -1,4 +1,4 @@
-"""Batches as a function of the seed and the step, so that a run can be taken up at any step."""
+"""Batches as a function of seed and step, so that a run can resume at any step."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,14 +7,17 @@ import numpy as np
 
 from ..backend.arrays import Array, get_xp
 from ..errors import UserError
-from ..params import AUGMENT, ORDER
+from ..seeds import AUGMENT, ORDER
 from .augment import Augment
 from .dataset import Dataset, normalise
 from .mix import Mix
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Every image once; the last batch may be smaller."""
+    """Return the number of batches that contain every image once.
+
+    The last batch may be smaller than the others.
+    """
     return -(-images // batch_size)
 
 
@@ -28,22 +31,27 @@ def batches(
     start_step: int = 0,
     dtype: Any = np.float32,
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield (images (B, H, W, C) normalised, labels (B,), or targets (B, K) where they are mixed), each epoch in a new
-    order, from step `start_step` on.
+    """Yield batches of normalised images and their labels, in a new order in each epoch.
 
-    The order is drawn from (seed, epoch), augmentation and mixing from (seed, step): batch number `step` is the same
-    however one got there.
+    A batch is (images (B, H, W, C) in dtype, labels (B,)), or with `mix`
+    (images, targets (B, K)). The first is that of step `start_step`.
+
+    The order depends on (seed, epoch) and the augmentation on (seed, step). The batch
+    of a step is therefore the same whether or not the iteration started at step 0.
+    Raises UserError for a batch size below 1.
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}: it must be 1 or more")
-    xp, steps = get_xp(data.images), steps_per_epoch(len(data), batch_size)
+    xp = get_xp(data.images)
+    steps = steps_per_epoch(len(data), batch_size)
     order: Array = np.empty(0)
     for step in range(start_step, epochs * steps):
         epoch, i = divmod(step, steps)
         if i == 0 or step == start_step:
             order = np.random.default_rng((seed, ORDER, epoch)).permutation(len(data))
         index = xp.asarray(order[i * batch_size : (i + 1) * batch_size])
-        images, labels = data.images[index], data.labels[index]
+        images = data.images[index]
+        labels = data.labels[index]
         rng = np.random.default_rng((seed, AUGMENT, step))
         if augment:
             images = augment(images, rng)

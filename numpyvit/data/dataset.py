@@ -1,4 +1,4 @@
-"""A data set in memory, and what makes its pixels into a model's input."""
+"""A labelled data set in memory, and the normalisation of its pixels."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,29 +8,38 @@ import numpy as np
 from ..backend.arrays import Array, get_xp
 from ..backend.device import to
 from ..errors import UserError
-from ..params import HELD_OUT
+from ..seeds import HELD_OUT
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with labels. mean and std are those of the training set, in units of the brightest pixel (255 is 1)."""
+    """Images with labels.
+
+    images: (n, H, W, C) uint8.
+    labels: (n,) int64.
+    mean, std: (C,), of the pixels of the training set divided by 255.
+    classes: the K names of the classes.
+    """
 
     name: str
-    images: Array  # (n, H, W, C) uint8
-    labels: Array  # (n,) int64
-    mean: Array  # (C,)
-    std: Array  # (C,)
-    classes: tuple[str, ...]  # (K,) names
+    images: Array
+    labels: Array
+    mean: Array
+    std: Array
+    classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, index: Array) -> "Dataset":
-        """The images at `index`, as a Dataset."""
+        """Return a Dataset of the images at `index` (integers or a boolean mask)."""
         return replace(self, images=self.images[index], labels=self.labels[index])
 
     def to(self, device: str) -> "Dataset":
-        """Its images and labels on a device, "cpu", "cuda" or "cuda:1". Raises UserError where that is not to be had."""
+        """Return a Dataset with the images and labels on `device`.
+
+        device: "cpu", "cuda" or "cuda:1". Raises UserError if it is not available.
+        """
         return replace(self, images=to(self.images, device), labels=to(self.labels, device))
 
 
@@ -41,85 +50,127 @@ def make_dataset(
     classes: tuple[str, ...] | None = None,
     like: Dataset | None = None,
 ) -> Dataset:
-    """Your arrays as a Dataset: images (n, H, W) or (n, H, W, C) uint8, labels (n,) whole numbers from 0, classes: their
-    names (by default the numbers). mean and std are computed, or, for a test set, taken from `like`, the training set, which
-    then also tells the classes. Raises UserError for arrays that do not fit each other, or `like`.
+    """Make a Dataset from your own arrays.
+
+    images: (n, H, W) or (n, H, W, C), uint8.
+    labels: (n,), integers from 0.
+    classes: the names of the classes; by default the labels as strings.
+    like: the training set, if this is a test set. Its mean, std and classes are used;
+        without it mean and std are computed.
+
+    Raises UserError if the arrays do not fit each other or `like`.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.dtype != np.uint8:
-        hint = (
-            "np.round(255 * images).astype(np.uint8), if they go from 0 to 1"
-            if images.dtype.kind == "f"
-            else "as uint8"
+    images = check_images(name, np.asarray(images))
+    labels = check_labels(name, np.asarray(labels), len(images))
+    if like:
+        classes = like.classes
+    elif classes is None:
+        classes = default_classes(name, labels)
+    if len(set(classes)) < max(len(classes), 2):
+        raise UserError(
+            f"{name}: the classes are {', '.join(classes[:20])}: "
+            "wanted at least two, with different names"
         )
-        raise UserError(f"{name}: images are {images.dtype}, wanted uint8, 0 to 255: {hint}")
-    images = images[..., None] if images.ndim == 3 else images
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise UserError(
+            f"{name}: labels go from {labels.min()} to {labels.max()}, "
+            f"wanted 0 to {len(classes) - 1}"
+        )
+    if like and images.shape[1:] != like.images.shape[1:]:
+        raise UserError(
+            f"{name}: test images have shape {images.shape[1:]}, but the training images "
+            f"{like.images.shape[1:]}: give both the same shape"
+        )
+    mean, std = (like.mean, like.std) if like else moments(images)
+    return Dataset(name, images, labels.astype(np.int64), mean, std, classes)
+
+
+def check_images(name: str, images: Array) -> Array:
+    """Return the images as (n, H, W, C). Raises UserError if they cannot be images."""
+    if images.dtype != np.uint8:
+        if images.dtype.kind == "f":
+            hint = "if they go from 0 to 1, use np.round(255 * images).astype(np.uint8)"
+        else:
+            hint = "if they go from 0 to 255, use images.astype(np.uint8)"
+        raise UserError(f"{name}: images are {images.dtype}, wanted uint8 (0 to 255): {hint}")
+    if images.ndim == 3:
+        images = images[..., None]
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise UserError(
             f"{name}: images have shape {images.shape}, wanted (n, H, W) or (n, H, W, C)"
         )
     if images.shape[1] <= 4 < min(images.shape[2:]):
         raise UserError(
-            f"{name}: images have shape {images.shape} and look channels-first: images.transpose(0, 2, 3, 1)"
+            f"{name}: images have shape {images.shape} and look channels-first: "
+            "use images.transpose(0, 2, 3, 1)"
         )
     if len(images) == 0:
-        raise UserError(f"{name}: no images")
-    labels = (
-        labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    )  # as Keras has CIFAR's
+        raise UserError(f"{name}: there are no images")
+    return images
+
+
+def check_labels(name: str, labels: Array, images: int) -> Array:
+    """Return the labels as (n,). Raises UserError if they do not fit n images."""
+    if labels.ndim == 2 and labels.shape[1] == 1:  # Keras' labels of CIFAR
+        labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(
-            f"{name}: labels are {labels.dtype} of shape {labels.shape}, wanted whole numbers, (n,)"
+            f"{name}: labels are {labels.dtype} of shape {labels.shape}, wanted integers "
+            "of shape (n,)"
         )
-    if len(images) != len(labels):
+    if len(labels) != images:
         raise UserError(
-            f"{name}: {len(images)} images but {len(labels)} labels: these files do not belong together"
+            f"{name}: {images} images but {len(labels)} labels: they do not belong together"
         )
-    if like:
-        classes = like.classes
-    elif classes is None:
-        if labels.max() >= len(labels):
-            raise UserError(
-                f"{name}: labels go up to {labels.max()}, of {len(labels)} images: wanted 0, 1, 2 ..., as "
-                "np.unique(labels, return_inverse=True) numbers them"
-            )
-        classes = tuple(str(k) for k in range(int(labels.max()) + 1))
-    if len(set(classes)) < max(len(classes), 2):
+    return labels
+
+
+def default_classes(name: str, labels: Array) -> tuple[str, ...]:
+    """Return the labels up to the largest as strings.
+
+    Raises UserError if that is more classes than images, which is surely a mistake.
+    """
+    largest = int(labels.max())
+    if largest >= len(labels):
         raise UserError(
-            f"{name}: the classes are {', '.join(classes[:20])}: wanted two at least, of different names"
+            f"{name}: labels go up to {largest}, but there are {len(labels)} images: number the "
+            "classes 0, 1, 2, ..., for example with np.unique(labels, return_inverse=True)"
         )
-    if labels.min() < 0 or labels.max() >= len(classes):
-        raise UserError(
-            f"{name}: labels go from {labels.min()} to {labels.max()}, wanted 0 to {len(classes) - 1}"
-        )
-    if like and images.shape[1:] != like.images.shape[1:]:
-        raise UserError(
-            f"{name}: test images are {images.shape[1:]}, the training images {like.images.shape[1:]}: make "
-            "them alike"
-        )
-    mean, std = (like.mean, like.std) if like else moments(images)
-    return Dataset(name, images, labels.astype(np.int64), mean, std, classes)
+    return tuple(str(k) for k in range(largest + 1))
 
 
 def moments(images: Array) -> tuple[Array, Array]:
-    """images (n, H, W, C) uint8  ->  mean and deviation (C,) over all of their pixels, with 255 as 1."""
+    """Return the mean and standard deviation of each channel over all pixels.
+
+    images (n, H, W, C) uint8  ->  mean (C,), std (C,) of images / 255. The standard
+    deviation is at least 1 / 255, so that a constant channel can be divided by it.
+    """
     counts = np.zeros((images.shape[-1], 256))
-    for start in range(0, len(images), 4096):  # bincount makes 8 bytes of each pixel
+    for start in range(0, len(images), 4096):  # bincount needs 8 bytes for each pixel
+        block = images[start : start + 4096]
         for c, channel in enumerate(counts):
-            channel += np.bincount(images[start : start + 4096, ..., c].ravel(), minlength=256)
-    p, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+            channel += np.bincount(block[..., c].ravel(), minlength=256)
+    p = counts / counts.sum(1, keepdims=True)
+    value = np.arange(256) / 255
     mean = p @ value
-    std = np.sqrt(np.maximum(p @ value**2 - mean**2, 0))
-    return mean, np.maximum(std, 1 / 255)
+    variance = np.maximum(p @ value**2 - mean**2, 0)
+    return mean, np.maximum(np.sqrt(variance), 1 / 255)
 
 
 def normalise(images: Array, mean: Array, std: Array, dtype: Any = np.float32) -> Array:
-    """uint8 images (B, H, W, C), mean and std (C,)  ->  (images / 255 - mean) / std, in dtype."""
+    """Return (images / 255 - mean) / std in dtype.
+
+    images: (B, H, W, C) uint8.
+    mean, std: (C,).
+
+    Raises UserError if the images are not uint8.
+    """
     if images.dtype != np.uint8:
         raise UserError(
-            f"images are {images.dtype}, wanted uint8 (0 to 255): these may be normalised already"
+            f"images are {images.dtype}, wanted uint8 (0 to 255): they may be normalised already"
         )
-    xp, scale = get_xp(images), 1 / (255 * np.asarray(std, np.float64))
+    xp = get_xp(images)
+    scale = 1 / (255 * np.asarray(std, np.float64))
     x = images.astype(dtype)
     x *= xp.asarray(scale, dtype)
     x -= xp.asarray(np.asarray(mean) / std, dtype)
@@ -127,17 +178,21 @@ def normalise(images: Array, mean: Array, std: Array, dtype: Any = np.float32) -
 
 
 def hold_out(data: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Split into (the rest, `fraction` of each class, but never all of it), at random by the seed, each part in its old
-    order."""
+    """Split a data set into (the rest, a random `fraction` of each class).
+
+    At least one image of each class stays in the rest. Both parts keep the order of the
+    images. Raises UserError if the fraction is not between 0 and 1, or leaves a part
+    empty.
+    """
     if not 0 < fraction < 1:
-        raise UserError(f"a fraction of {fraction} cannot be held out: it must lie between 0 and 1")
+        raise UserError(f"a fraction of {fraction} cannot be held out: it must be between 0 and 1")
     rng = np.random.default_rng((seed, HELD_OUT))
-    held = np.zeros(len(data), bool)
+    is_held_out = np.zeros(len(data), bool)
     for k in range(len(data.classes)):
         members = rng.permutation(np.flatnonzero(data.labels == k))
-        held[members[: min(round(fraction * len(members)), max(len(members) - 1, 0))]] = (
-            True  # one at least stays
-        )
-    if not held.any() or held.all():
+        at_most = max(len(members) - 1, 0)
+        count = min(round(fraction * len(members)), at_most)
+        is_held_out[members[:count]] = True
+    if not is_held_out.any() or is_held_out.all():
         raise UserError(f"holding out {fraction} of {len(data)} images leaves one part empty")
-    return data.take(~held), data.take(held)
+    return data.take(~is_held_out), data.take(is_held_out)

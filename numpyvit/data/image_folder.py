@@ -1,4 +1,4 @@
-"""Your own images: a folder of pictures by class, or the arrays of an .npz."""
+"""Your own images as a data set: a folder of image files, or an .npz of arrays."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,152 +7,189 @@ import numpy as np
 
 from ..backend.arrays import Array
 from ..errors import UserError
-from ..storage.files import read_arrays
+from ..storage.archives import read_arrays
 from .dataset import Dataset, hold_out, make_dataset
-from .image import FORMATS, is_grey, read_picture, readable
+from .image import FORMATS, is_grey, read_picture, readable_formats
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
-ARRAYS = (
+ARRAYS = (  # images, labels, test images, test labels
     ("images", "labels", "test_images", "test_labels"),
-    ("x_train", "y_train", "x_test", "y_test"),
+    ("x_train", "y_train", "x_test", "y_test"),  # the names that Keras uses
 )
-Say = Callable[[str], None]
 
 
 def folder(
     path: str | Path,
     size: tuple[int, int] = (64, 64),
     test: float = 0.2,
-    say: Say = print,
+    say: Callable[[str], None] = print,
     bar: bool = False,
 ) -> tuple[Dataset, Dataset]:
-    """(training set, test set) of a folder of pictures, made to fit size (H, W): PATH/train/CLASS/*, PATH/test/CLASS/*, or
-    PATH/CLASS/*, of each class of which the share `test` is then held out, always the same.
+    """Read the training set and the test set from a folder of images.
 
-    Pictures may be of any sizes and kinds; they are grey where all of them are grey, else RGB. Files of other kinds are
-    passed over, which is said. Raises UserError for a picture that cannot be read, and for folders of another order.
+    The files are PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/*. In the
+    second case the fraction `test` of each class is held out, which is the same at
+    every call. Images may have any size, and are fitted into size (H, W). They become
+    grey if all of them are grey, and RGB otherwise. Files that are not images are
+    skipped.
+
+    say: is called with a message about skipped files.
+    bar: whether to show progress.
+
+    Raises UserError for images that cannot be read, and for folders of another
+    structure.
     """
     path = Path(path)
-    parts, subs = [path], {sub.name.lower(): sub for sub in folders(path)}
-    if "train" in subs and folders(subs["train"]):  # else it is a class of trains
-        parts = [subs["train"], *(subs[name] for name in TEST_FOLDERS if name in subs)][:2]
-        if others := [str(sub) for sub in subs.values() if sub not in parts]:
-            say(
-                f"{path}: {', '.join(others)[:300]} passed over: only {' and '.join(str(part) for part in parts)} count"
-            )
-    listed = [list_pictures(part, say) for part in parts]
-    classes = tuple(sorted(listed[0]))
+    parts = find_parts(path, say)
+    files = [list_images(part, say) for part in parts]
+    classes = tuple(sorted(files[0]))
     if len(classes) < 2:
         raise UserError(
-            f"{parts[0]} holds {len(classes)} folders of pictures: wanted one for each class, two at least "
-            f"({path}/CLASS/PICTURE, or {path}/train/CLASS/PICTURE and {path}/test/CLASS/PICTURE)"
+            f"{parts[0]} contains {len(classes)} folders of images: wanted at least two, one "
+            f"for each class ({path}/CLASS/IMAGE, or {path}/train/CLASS/IMAGE and "
+            f"{path}/test/CLASS/IMAGE)"
         )
-    if unknown := set(listed[-1]) - set(classes):
+    if unknown := set(files[-1]) - set(classes):
         raise UserError(
-            f"{parts[-1]} has a folder {min(unknown)!r}, which {parts[0]} has not: the classes must be the same"
+            f"{parts[-1]} has a folder {min(unknown)!r}, but {parts[0]} does not: "
+            "give both the same classes"
         )
-    grey = all(
-        is_grey(mode_of(file))
-        for of_class in listed
-        for files in of_class.values()
-        for file in files
-    )
-    read = [read_all(files, classes, size, 1 if grey else 3, bar) for files in listed]
-    if len(read) == 2:
-        train = make_dataset(path.name, *read[0], classes)
-        return train, make_dataset(path.name, *read[1], classes, like=train)
-    return split(path.name, *read[0], classes, test)
+    all_files = [file for part in files for of_class in part.values() for file in of_class]
+    channels = 1 if all(is_grey(mode_of(file)) for file in all_files) else 3
+    arrays = [read_images(part, classes, size, channels, bar) for part in files]
+    images, labels = arrays[0]
+    if len(arrays) == 1:
+        return split(path.name, images, labels, classes, test)
+    test_images, test_labels = arrays[1]
+    train = make_dataset(path.name, images, labels, classes)
+    return train, make_dataset(path.name, test_images, test_labels, classes, like=train)
 
 
-def list_pictures(folder: Path, say: Say) -> dict[str, list[Path]]:
-    """class: its files, sorted. Hidden ones do not count."""
+def find_parts(path: Path, say: Callable[[str], None]) -> list[Path]:
+    """Return the folders of the training set and, if there is one, of the test set."""
+    subfolders = {folder.name.lower(): folder for folder in list_folders(path)}
+    # A folder "train" without folders in it is a class, of images of trains.
+    if "train" not in subfolders or not list_folders(subfolders["train"]):
+        return [path]
+    tests = [subfolders[name] for name in TEST_FOLDERS if name in subfolders]
+    parts = [subfolders["train"], *tests[:1]]
+    if others := [str(folder) for folder in subfolders.values() if folder not in parts]:
+        used = " and ".join(str(part) for part in parts)
+        say(f"{path}: skipped {', '.join(others)[:300]}: only {used} are used")
+    return parts
+
+
+def list_images(folder: Path, say: Callable[[str], None]) -> dict[str, list[Path]]:
+    """Return the sorted image files of each class, without hidden ones.
+
+    `say` is called with a message about files that are not images. Raises UserError if
+    a class has no images.
+    """
     from PIL import Image
 
-    readable()  # has Pillow know its endings
-    endings = {ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS}
-    found, passed = dict[str, list[Path]](), list[Path]()
-    for sub in folders(folder):
-        inside = sorted(p for p in sub.iterdir() if not p.name.startswith("."))
-        found[sub.name] = []
-        for p in inside:
-            (found[sub.name] if p.suffix.lower() in endings and p.is_file() else passed).append(p)
-        if not found[sub.name]:
+    readable_formats()  # makes Pillow register its file name extensions
+    extensions = {name for name, format in Image.EXTENSION.items() if format in FORMATS}
+    files: dict[str, list[Path]] = {}
+    skipped: list[Path] = []
+    for subfolder in list_folders(folder):
+        images = []
+        for path in sorted(subfolder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if path.suffix.lower() in extensions and path.is_file():
+                images.append(path)
+            else:
+                skipped.append(path)
+        if not images:
             raise UserError(
-                f"{sub} holds no pictures: wanted a folder for each class, with the class's pictures in it"
+                f"{subfolder} contains no images: wanted one folder for each class, "
+                "with the images of that class in it"
             )
-    if passed:
-        say(
-            f"{folder}: {len(passed)} things that are no pictures are passed over, {passed[0]} for one"
-        )
-    return found
+        files[subfolder.name] = images
+    if skipped:
+        say(f"{folder}: skipped files that are not images ({len(skipped)}, e.g. {skipped[0]})")
+    return files
 
 
-def folders(path: Path) -> list[Path]:
-    """Those in it, sorted, but for hidden ones."""
+def list_folders(path: Path) -> list[Path]:
+    """Return the folders in `path`, sorted, without hidden ones."""
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def mode_of(file: Path) -> str:
-    """Pillow's mode, from the file's first bytes; of a file that is none, read_picture will complain."""
+    """Return Pillow's mode of an image, which needs only the beginning of the file.
+
+    Returns "L" for a file that cannot be read; read_picture will raise the error.
+    """
     from PIL import Image
 
     try:
-        with Image.open(file, formats=readable()) as image:
+        with Image.open(file, formats=readable_formats()) as image:
             return image.mode
-    except Exception:  # whatever a damaged file makes a decoder raise
+    except Exception:  # decoders raise many kinds for a damaged file
         return "L"
 
 
-def read_all(
+def read_images(
     files: dict[str, list[Path]],
     classes: tuple[str, ...],
     size: tuple[int, int],
     channels: int,
     bar: bool,
 ) -> tuple[Array, Array]:
+    """Read all files  ->  images (n, H, W, C) uint8, labels (n,)."""
     from tqdm import tqdm
 
-    named = [(file, classes.index(name)) for name, of_class in files.items() for file in of_class]
-    images = np.empty((len(named), *size, channels), np.uint8)
-    for i, (file, _) in enumerate(
-        tqdm(named, unit="picture", leave=False, disable=None if bar else True)
-    ):
+    labelled = [
+        (file, classes.index(name)) for name, of_class in files.items() for file in of_class
+    ]
+    images = np.empty((len(labelled), *size, channels), np.uint8)
+    progress = tqdm(labelled, unit="image", leave=False, disable=None if bar else True)
+    for i, (file, _) in enumerate(progress):
         images[i], _ = read_picture(file, size, channels)
-    return images, np.array([k for _, k in named])
+    return images, np.array([label for _, label in labelled])
 
 
 def split(
     name: str, images: Array, labels: Array, classes: tuple[str, ...] | None, test: float
 ) -> tuple[Dataset, Dataset]:
-    """Hold out a test set, always the same; the training set's mean and deviation are of its images alone."""
-    whole = make_dataset(name, images, labels, classes)
-    train, held = hold_out(whole, test)
-    train = make_dataset(name, train.images, train.labels, whole.classes)
-    return train, make_dataset(name, held.images, held.labels, like=train)
+    """Hold out a fraction `test` as the test set, the same at every call.
+
+    The mean and standard deviation are those of the remaining images alone.
+    """
+    everything = make_dataset(name, images, labels, classes)
+    rest, held_out = hold_out(everything, test)
+    train = make_dataset(name, rest.images, rest.labels, everything.classes)
+    return train, make_dataset(name, held_out.images, held_out.labels, like=train)
 
 
 def npz(path: str | Path, test: float = 0.2) -> tuple[Dataset, Dataset]:
-    """(training set, test set) of an .npz with the arrays images and labels, as make_dataset wants them, and, if you like,
-    test_images and test_labels (else the share `test` is held out), and classes, the names. Keras' names, x_train, y_train,
-    x_test and y_test, will do too. Raises UserError for a file that holds something else."""
+    """Read the training set and the test set from an .npz file.
+
+    It contains the arrays `images` and `labels`, in the form that make_dataset expects,
+    and optionally `test_images` and `test_labels`, without which the fraction `test` is
+    held out, and `classes`, the names. The names of Keras (x_train, y_train, x_test,
+    y_test) are accepted too. Raises UserError for a file that is damaged or has other
+    contents.
+    """
     path = Path(path)
     arrays = read_arrays(path)
-    names = next((n for n in ARRAYS if n[0] in arrays and n[1] in arrays), None)
+    names = next((names for names in ARRAYS if names[0] in arrays and names[1] in arrays), None)
     if names is None:
-        raise UserError(
-            f"{path} holds {', '.join(arrays)[:200] or 'nothing'}: wanted arrays called images and labels"
-        )
-    images, labels, test_images, test_labels = (arrays.get(name) for name in names)
-    assert images is not None  # names says so
-    assert labels is not None
+        contents = ", ".join(arrays)[:200] or "nothing"
+        raise UserError(f"{path} contains {contents}: wanted arrays named images and labels")
+    images = arrays[names[0]]
+    labels = arrays[names[1]]
+    test_images = arrays.get(names[2])
+    test_labels = arrays.get(names[3])
     classes = None
     if "classes" in arrays:
         if arrays["classes"].dtype.kind != "U" or arrays["classes"].ndim != 1:
-            raise UserError(f"{path}: classes must be an array of strings, (K,)")
+            raise UserError(f"{path}: classes must be an array of strings of shape (K,)")
         classes = tuple(str(name) for name in arrays["classes"])
     if (test_images is None) != (test_labels is None):
         raise UserError(
-            f"{path}: only one of {names[2]} and {names[3]} is there: wanted both or none"
+            f"{path} contains only one of {names[2]} and {names[3]}: give both or neither"
         )
     if test_images is None or test_labels is None:
         return split(path.stem, images, labels, classes, test)

