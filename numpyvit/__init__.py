@@ -5,12 +5,14 @@ from .classifier import Classifier
 from .engine.workers import Workers
 from .errors import UserError
 from .losses import accuracy, cross_entropy
-from .optim.adamw import SGD, AdamW
+from .optim.adamw import AdamW
 from .optim.muon import Muon
 from .optim.schedules import schedule, warmup_cosine
+from .optim.sgd import SGD
 from .params import Buffer, Param, init
+from .presets import presets
 from .version import __version__
-from .vit import ViT, ViTConfig, presets
+from .vit import ViT, ViTConfig
 
 __all__ = [
     "SGD",

@@ -1,4 +1,7 @@
-"""Over an hour of training on real data: `pytest -m slow`. The figures that the README promises, asked for with a margin."""
+"""More than an hour of training on real data: `pytest -m slow`.
+
+The README promises these accuracies; a margin is left for other processors.
+"""
 
 import os
 from pathlib import Path
@@ -6,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from numpyvit.cli.main import main
-from numpyvit.train.folder import read_metrics
-from numpyvit.train.recipes import MADE_FOR
+from numpyvit.train.metrics import read_metrics
+from numpyvit.train.recipes import catalogue
 
 pytestmark = pytest.mark.slow
 DATA = os.environ.get("NUMPYVIT_TEST_DATA")  # a folder with mnist/, cifar10/: the real files
@@ -29,7 +32,7 @@ def test_digits(seed, tmp_path):
     [("mnist", 0.988), ("mnist-30k", 0.989), ("fashion-mnist", 0.92), ("cifar10", 0.84)],
 )
 def test_recipes(recipe, accuracy, tmp_path):
-    name = MADE_FOR.get(recipe, recipe)
+    name = catalogue[recipe].data
     if not DATA or not (Path(DATA) / name).exists():
         pytest.skip(
             f"the real {name} is not here: set NUMPYVIT_TEST_DATA to the folder that holds {name}/"

@@ -1,9 +1,10 @@
-"""What is set for a whole process while it trains: by `Workers`, for their threads, none of which changes a result; and
-what Ctrl-C does."""
+"""Process-wide settings that make training faster and change no result.
+
+`Workers` make these settings when they are entered, and undo them when they are left.
+"""
 
 import ctypes
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,16 +14,22 @@ from typing import Any
 
 import numpy as np
 
-SWITCH_INTERVAL = 0.0005  # seconds: threads that compute hand over the interpreter sooner
+# Seconds: with a shorter interval, threads hand over the interpreter sooner.
+SWITCH_INTERVAL = 0.0005
 
-_settings, _users, _lock, _lone = ExitStack(), 0, threading.Lock(), threading.Lock()
+_settings = ExitStack()
+_users = 0
+_lock = threading.Lock()
+_blas_threads_lock = threading.Lock()
 
 
 @contextmanager
 def process_settings() -> Iterator[None]:
-    """One BLAS thread a worker, and memory that stays: measured to make a step 1.2 to 1.45 times faster.
+    """Give each worker one BLAS thread, and keep freed memory in the process.
 
-    The first to enter sets, the last to leave undoes; but for the allocator's setting, whose old value glibc does not tell.
+    Measured to make a step 1.2 to 1.45 times faster. The first to enter makes the
+    settings and the last to leave undoes them, except for the allocator's, whose old
+    value glibc does not tell.
     """
     global _users
     with _lock:
@@ -43,94 +50,101 @@ def process_settings() -> Iterator[None]:
 
 @contextmanager
 def blas_threads(n: int) -> Iterator[None]:
-    """Inside, a product may use n threads: for a lone image, while no worker has one. One caller at a time."""
-    with _lone, blas().limit(limits=n, user_api="blas"):
+    """Let matrix products use n threads, while no worker computes one.
+
+    This serves a single micro-batch, for which there is nothing else to run in
+    parallel. Only one caller at a time is inside.
+    """
+    with _blas_threads_lock, blas().limit(limits=n, user_api="blas"):
         yield
 
 
 @lru_cache(maxsize=1)
 def blas() -> Any:
-    """threadpoolctl's handle on the BLAS libraries. Finding them takes milliseconds, setting their threads microseconds."""
+    """Return threadpoolctl's handle on the BLAS libraries.
+
+    Finding the libraries takes milliseconds, setting the number of their threads
+    microseconds.
+    """
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
 
 
 def settings() -> list[tuple[str, str]]:
-    """What of it holds on this machine, as (what, how it is while Workers are at work), for `numpyvit info`."""
+    """Return (name, description) of the settings of Workers, for `numpyvit info`."""
     with process_settings():
         libraries = [lib for lib in blas().info() if lib["user_api"] == "blas"]
-        products = [
-            f"{lib['internal_api']} {lib['version']}: {lib['num_threads']} thread{'s' * (lib['num_threads'] > 1)} "
-            "for each worker"
-            for lib in libraries
-        ]
-        allocator = (
-            "keeps freed memory"
-            if keep_freed_memory()
-            else "as it is: only glibc's can be told to keep memory"
-        )
+        kept = keep_freed_memory()
         interval = f"{sys.getswitchinterval() * 1000:g} ms"
-    bound = (
-        "each bound to one"
-        if hasattr(os, "sched_setaffinity")
-        else "which the system does not let us bind to them"
-    )
+    if hasattr(os, "sched_setaffinity"):
+        binding = "each bound to its core"
+    else:
+        binding = "not bound to them: this system does not offer it"
+    threads = []
+    for lib in libraries:
+        n = lib["num_threads"]
+        name = f"{lib['internal_api']} {lib['version']}"
+        threads.append(f"{name}: {n} thread{'s' if n > 1 else ''} for each worker")
+    no_blas = "cannot be controlled: set its number of threads to 1 with its environment variable"
+    allocator = "keeps freed memory" if kept else "unchanged: only glibc's can keep freed memory"
+    python = sys.version.split()[0]
     return [
-        ("workers", f"{len(cores())}, one for each core, {bound}"),
-        (
-            "BLAS",
-            "; ".join(products)
-            or "cannot be controlled: set its threads to 1 by its own environment variable",
-        ),
+        ("workers", f"{len(cores())}, one for each core, {binding}"),
+        ("BLAS", "; ".join(threads) or no_blas),
         ("allocator", allocator),
         (
             "interpreter",
-            f"Python {sys.version.split()[0]}, NumPy {np.__version__}; threads switch after {interval}",
+            f"Python {python}, NumPy {np.__version__}; threads switch after {interval}",
         ),
     ]
 
 
 def cores() -> list[int]:
-    """The cores that this process may use."""
-    return (
-        sorted(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else list(range(os.cpu_count() or 1))
-    )
+    """Return the numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
-def prepare_thread(left: Iterator[int], workers: int) -> None:
-    """What a worker does first."""
-    stay_on_a_core(left, workers)
-    ask_for_huge_pages()
+def prepare_thread(free_cores: Iterator[int], workers: int) -> None:
+    """Set up the current thread as one of `workers` workers."""
+    bind_to_core(free_cores, workers)
+    request_huge_pages()
 
 
-def stay_on_a_core(left: Iterator[int], workers: int) -> None:
-    """Bind this thread to a core of its own, if there is one worker for each (and the system can, which is Linux).
+def bind_to_core(free_cores: Iterator[int], workers: int) -> None:
+    """Bind this thread to the next free core, if there is one worker for each core.
 
-    Threads that wake each other for the interpreter's lock are else put on one core again and again: a step of a 17-token
-    model takes 1.1 times as long. With fewer workers than cores the system chooses, which knows what else runs.
+    Otherwise threads that wake each other for the interpreter's lock are put on one
+    core again and again, and a step of a 17-token model takes 1.1 times as long. With
+    fewer workers than cores the choice is left to the system, which knows what else
+    runs. Only Linux offers this.
     """
     if hasattr(os, "sched_setaffinity") and workers == len(cores()):
         with suppress(OSError):  # a container may forbid it
-            os.sched_setaffinity(0, {next(left)})
+            os.sched_setaffinity(0, {next(free_cores)})
 
 
-def ask_for_huge_pages() -> None:
-    """Let what this thread allocates lie in huge pages, for fewer misses in address translation: a step takes 0.96 to 0.99
-    of the time. NumPy asks Linux for them for an array of 4 MB or more; and glibc keeps the memory of these arrays, which
-    nobody touched, and cuts it up later (see keep_freed_memory). Elsewhere this does nothing.
+def request_huge_pages() -> None:
+    """Put the memory that this thread allocates into huge pages.
+
+    There are then fewer misses in address translation, and a step takes 0.96 to 0.99 of
+    the time. NumPy asks Linux for huge pages for any array of 4 MB or more, and glibc
+    keeps the memory of such arrays after they are freed and cuts it up later (see
+    keep_freed_memory). The arrays made here are never touched. Elsewhere this does
+    nothing.
     """
-    with suppress(MemoryError):  # where address space is limited: do without
+    with suppress(MemoryError):  # where address space is limited
         _ = [np.empty(30 << 20, np.uint8) for _ in range(8)]
 
 
 def keep_freed_memory() -> bool:
-    """Ask glibc to keep freed memory, rather than return it each step and fault it in anew. False: not glibc, or refused.
+    """Ask glibc to keep freed memory instead of returning it to the system.
 
-    The last one is for threads: each has heaps of 64 MB, and glibc gives an empty one back to the system unless that would
-    leave less than M_TOP_PAD to spare.
+    Returns False if the C library is not glibc, or refuses. Threads have heaps of 64 MB
+    each, and glibc returns an empty heap to the system unless that leaves less than
+    M_TOP_PAD free, so M_TOP_PAD is set as well.
     """
     M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
     try:
@@ -138,28 +152,7 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library (macOS, musl), or Windows
         return False
     kept = mallopt(M_TRIM_THRESHOLD, 1 << 30) and mallopt(M_TOP_PAD, 1 << 26)
-    return bool(
-        kept and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25))
-    )  # older: 32 MB at most
-
-
-@contextmanager
-def ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts as ever."""
-    event = threading.Event()
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # only the main thread may handle signals
-        yield event
-        return
-
-    def handler(*_: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    old = signal.signal(signal.SIGINT, handler)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, old)
+    if not kept:
+        return False
+    # older versions of glibc take 32 MB at most
+    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25))

@@ -1,15 +1,15 @@
-"""Micro-batches over worker threads. With machine.py, which prepares them, the only file that knows about threads.
+"""A thread pool that computes losses, gradients and predictions in micro-batches.
 
-A batch is cut into micro-batches; each is run through the same weights, by one thread, with a gradient buffer and one
-BLAS thread of its own; the gradients are added up in a fixed binary tree over the micro-batches' index. How the batch is
-cut depends on the model and the batch only, so the result has the same bits with 1, 2 or 8 workers.
+A batch is cut into micro-batches. Each is run through the same weights by one thread,
+with its own gradient buffer and one BLAS thread, and the gradients are added in a fixed
+binary tree over the micro-batches' index (tree.py). How the batch is cut depends on the
+model and the batch alone, so the result has the same bits with 1, 2 or 8 workers.
 """
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -17,37 +17,55 @@ from ..backend.arrays import Array, get_xp, on_host
 from ..backend.device import to_host
 from ..data import Dataset, normalise
 from ..errors import UserError
+from ..layers.patch_dropout import sample_patches
 from ..losses import cross_entropy
-from ..params import DROPOUT, Buffer
+from ..params import Buffer
+from ..seeds import DROPOUT
 from ..vit import ViT
 from .process import blas_threads, cores, prepare_thread, process_settings
+from .tree import SumTree
 
-T = TypeVar("T")
-
-TOKENS = 1600  # at most, in a micro-batch; see micro_batch_size
-AT_ONCE = 2**16  # tokens that a GPU evaluates at a time
-LONE = 8192  # activations (images * N * D) from which several BLAS threads make a lone micro-batch faster
+TOKENS = 1600  # the most tokens in a micro-batch; see micro_batch_size
+GPU_TOKENS = 2**16  # the most tokens that a GPU evaluates at a time
+# From this many activations (images * N * D) on, several BLAS threads make a single
+# micro-batch faster.
+SEVERAL_BLAS_THREADS = 8192
 
 
 def micro_batch_size(tokens: int, batch: int) -> int:
-    """Images in a micro-batch, for a model of `tokens` tokens and batches of `batch` images.
+    """Return the number of images in a micro-batch.
 
-    Some 800 to 1600 tokens: enough rows for the products to run at full speed, for the interpreter not to show, and to
-    make adding a gradient buffer cheap (both grow with the weights, so this holds for a model of any size), and few
-    enough that activations stay near the caches. The batch is halved until its pieces are that small, so that they come out
-    even for the usual numbers of workers.
+    tokens is the number of tokens per image, batch the number of images in a batch.
+
+    A micro-batch has about 800 to 1600 tokens. That is enough rows for matrix products
+    to run at full speed, for the interpreter's overhead not to matter, and for adding a
+    gradient buffer to be cheap in comparison (both grow with the weights, so this holds
+    for a model of any size). It is few enough for the activations to stay near the
+    caches. The batch is halved until its parts are that small, so that they divide
+    evenly among the usual numbers of workers.
     """
-    pieces = 1
-    while pieces * TOKENS < batch * tokens:
-        pieces *= 2
-    return max(1, -(-batch // pieces))
+    parts = 1
+    while parts * TOKENS < batch * tokens:
+        parts *= 2
+    return max(1, -(-batch // parts))
 
 
 class Workers:
-    """Threads that train and evaluate `model`; use it as a context manager, since it sets things process-wide.
+    """Threads that compute losses, gradients and predictions of `model`.
 
-    loss: (logits, labels, count=) -> loss, dlogits, as losses.cross_entropy. seed: of dropout. workers: threads, by
-    default as many as there are cores for this process. micro_batch: images in one piece, by default micro_batch_size's.
+    Use it as a context manager, because it changes process-wide settings (see
+    process.py):
+
+        with Workers(model) as workers:
+            loss, grads = workers.loss_and_grad(params, images, labels)
+
+    loss: a function (logits, labels, count=) -> loss, dlogits, such as
+    losses.cross_entropy. It gets one micro-batch at a time and divides its sum by
+    `count`, the number of images in the whole batch.
+    seed: the seed of dropout.
+    workers: the number of threads, by default one for each core of this process.
+    micro_batch: the number of images in a micro-batch, by default that of
+    micro_batch_size.
     """
 
     def __init__(
@@ -62,87 +80,96 @@ class Workers:
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}: it must be 1 or more")
         if seed < 0:
-            raise UserError(f"seed is {seed}: it must be 0 or above")
-        self.model, self.loss, self.seed, self.micro_batch = model, loss, seed, micro_batch
+            raise UserError(f"seed is {seed}: it must be 0 or more")
+        self.model = model
+        self.loss = loss
+        self.seed = seed
+        self.micro_batch = micro_batch
         self.workers = workers or len(cores())
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
         if self._pool is not None:
-            raise UserError("these Workers are at work already: make others with Workers(model)")
+            raise UserError(
+                "these Workers are already in use in another `with` block: make others with "
+                "Workers(model)"
+            )
         self._stack = ExitStack()
         self._stack.enter_context(process_settings())
-        self._pool = self._stack.enter_context(
-            ThreadPoolExecutor(
-                self.workers, "numpyvit", prepare_thread, (iter(cores()), self.workers)
-            )
+        pool = ThreadPoolExecutor(
+            self.workers, "numpyvit", prepare_thread, (iter(cores()), self.workers)
         )
+        self._pool = self._stack.enter_context(pool)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
         self._pool = None
 
-    def each(self, run: Callable[[Any], object], items: Sequence[Any]) -> None:
-        """run(item) for each of them, over the threads. Raises UserError outside of `with`, and what a call raised."""
+    def map(self, run: Callable[[Any], object], items: Sequence[Any]) -> None:
+        """Call run(item) for each item, spread over the threads.
+
+        Raises UserError outside a `with` block, and whatever a call raises.
+        """
         if self._pool is None:
             raise UserError(
-                "these Workers are not at work: use them inside `with Workers(model) as workers:`"
+                "these Workers have no threads yet: use them inside "
+                "`with Workers(model) as workers:`"
             )
         if len(items) == 1:
-            run(items[0])  # in this thread: no other need wake up for it
+            run(items[0])  # in this thread: waking another one would only take time
         else:
             list(self._pool.map(run, items))
 
     def loss_and_grad(
-        self, params: Buffer, images: Array, labels: Array, step: int = 0, all_patches: bool = False
+        self,
+        params: Buffer,
+        images: Array,
+        labels: Array,
+        step: int = 0,
+        patches: int | None = None,
     ) -> tuple[Any, Buffer]:
-        """The mean loss over the batch and its gradients: images (B, H, W, C), normalised, labels (B,) or (B, K).
+        """Return the mean loss over a batch and its gradients.
 
-        step: seeds dropout, together with the seed and the micro-batch's index. all_patches: no patch dropout. On a GPU,
-        where all of them are to be, the batch is one micro-batch, and the loss an array of no dimension, as yet unread.
+        images: (B, H, W, C), normalised; labels: (B,) integers or (B, K) probabilities.
+        step: seeds dropout, together with the seed and the micro-batch's index.
+        patches: the number of randomly chosen patches of each image that take part, or
+        None for all of them (patch dropout, see layers/patch_dropout.py).
+
+        On a GPU, where all arrays must then be, the batch is one micro-batch, and the
+        loss is an array without dimensions, for which nothing has waited yet.
+        Raises UserError if the numbers of images and labels differ.
         """
         if not on_host(params.flat):
-            return self.piece(
-                params,
-                images,
-                labels,
-                self.draws(step, 0),
-                len(images),
-                params.zeros_like(),
-                all_patches,
-            )
-        B, labels = len(images), np.asarray(labels)
+            rng = self.dropout_rng(step, 0)
+            grads = params.zeros_like()
+            return self.micro_step(params, images, labels, rng, len(images), grads, patches)
+        B = len(images)
+        labels = np.asarray(labels)
         if len(labels) != B:
-            raise UserError(f"{B} images came with {len(labels)} labels")
+            raise UserError(f"there are {B} images and {len(labels)} labels: wanted one for each")
         size = self.micro_batch or micro_batch_size(self.model.config.tokens, B)
-        pieces = max(1, -(-B // size))
-        tree = Tree(pieces)
+        parts = max(1, -(-B // size))
+        tree = SumTree(parts)
 
         def run(i: int) -> None:
             part = slice(i * size, (i + 1) * size)
-            with np.errstate(
-                over="ignore", invalid="ignore"
-            ):  # the trainer looks at the loss and the norm
-                loss, grads = self.piece(
-                    params,
-                    images[part],
-                    labels[part],
-                    self.draws(step, i),
-                    B,
-                    tree.buffer(params),
-                    all_patches,
+            rng = self.dropout_rng(step, i)
+            grads = tree.buffer(params)
+            with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the loss
+                loss, grads = self.micro_step(
+                    params, images[part], labels[part], rng, B, grads, patches
                 )
                 tree.add(i, float(loss), grads)
 
-        self.each(run, range(pieces))
+        self.map(run, range(parts))
         return tree.root
 
-    def draws(self, step: int, i: int) -> np.random.Generator:
-        """What micro-batch i of a step draws dropout's masks from."""
+    def dropout_rng(self, step: int, i: int) -> np.random.Generator:
+        """Return the generator for the dropout of micro-batch i of a step."""
         return np.random.default_rng((self.seed, DROPOUT, step, i))
 
-    def piece(
+    def micro_step(
         self,
         params: Buffer,
         images: Array,
@@ -150,91 +177,54 @@ class Workers:
         rng: Any,
         count: int,
         grads: Buffer,
-        all_patches: bool = False,
+        patches: int | None = None,
         dloss: Any = None,
     ) -> tuple[Any, Buffer]:
-        """A micro-batch of a batch of `count` images: its share in their mean loss, and grads, with its gradients added.
-        dloss: what the gradients are to be multiplied by."""
-        logits, cache = self.model.forward(params, images, rng, all_patches=all_patches)
+        """Run one micro-batch of a batch of `count` images forward and backward.
+
+        Adds its gradients to `grads`, multiplied by dloss if that is given. Returns its
+        part of the batch's mean loss, and `grads`. rng draws the patches that take part
+        and dropout's masks; None means no dropout.
+        """
+        keep = None
+        if patches is not None:
+            keep = sample_patches(rng, len(images), self.model.config.patches, patches, images)
+        logits, cache = self.model.forward(params, images, rng, keep)
         loss, dlogits = self.loss(logits, labels, count=max(count, 1))
         self.model.backward(dlogits if dloss is None else dlogits * dloss, cache, grads)
         return loss, grads
 
     def predict(self, params: Buffer, data: Dataset | Array) -> Array:
-        """Logits (n, K) on the host, for a Dataset (which is normalised on the way) or normalised images (n, H, W, C)."""
+        """Return logits (n, K) in host memory, without dropout.
+
+        data: a Dataset, whose images are normalised here, or normalised images (n, H,
+        W, C).
+        """
         images = data.images if isinstance(data, Dataset) else data
-        xp, n, classes = get_xp(params.flat), len(images), self.model.config.classes
-        size = self.micro_batch or micro_batch_size(self.model.config.tokens, n)
-        if xp is not np:
-            size = max(1, AT_ONCE // self.model.config.tokens)
-        logits = np.empty((n, classes), params.flat.dtype)
+        config = self.model.config
+        xp = get_xp(params.flat)
+        n = len(images)
+        on_gpu = xp is not np
+        if on_gpu:
+            size = max(1, GPU_TOKENS // config.tokens)
+        else:
+            size = self.micro_batch or micro_batch_size(config.tokens, n)
+        logits = np.empty((n, config.classes), params.flat.dtype)
 
         def run(start: int) -> None:
             part = xp.asarray(images[start : start + size])
             if isinstance(data, Dataset):
                 part = normalise(part, data.mean, data.std, params.flat.dtype)
             with np.errstate(over="ignore", invalid="ignore"):
-                logits[start : start + size] = to_host(
-                    self.model.forward(params, part, need_cache=False)[0]
-                )
+                found, _ = self.model.forward(params, part, need_cache=False)
+                logits[start : start + size] = to_host(found)
 
-        if xp is not np:
-            for start in range(0, n, size):
+        starts = range(0, n, size)
+        if on_gpu:
+            for start in starts:
                 run(start)
             return logits
-        c = self.model.config
-        with (
-            blas_threads(self.workers)
-            if n <= size and n * c.tokens * c.width > LONE
-            else nullcontext()
-        ):
-            self.each(run, range(0, n, size))
+        single = n <= size and n * config.tokens * config.width > SEVERAL_BLAS_THREADS
+        with blas_threads(self.workers) if single else nullcontext():
+            self.map(run, starts)
         return logits
-
-
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each made by another thread while the one before it is in use. With two cores and two workers, batches
-    that take some work to augment cost 0.98 of the time; with a core to spare, nothing at all."""
-    end, source = object(), iter(items)
-    with ThreadPoolExecutor(1) as pool:
-        coming: Future[Any] = pool.submit(next, source, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, source, end)
-            yield item
-
-
-class Tree:
-    """Adds losses and gradients pairwise, ((0 + 1) + (2 + 3)) + ..., whoever is ready first: a fixed order, whatever the
-    threads do. Holds few buffers at a time: a sum is made as soon as both of its sides are there."""
-
-    def __init__(self, leaves: int) -> None:
-        self.leaves = leaves
-        self.waiting: dict[tuple[int, int], tuple[float, Buffer]] = {}
-        self.free: list[Buffer] = []
-        self.lock = threading.Lock()
-
-    def buffer(self, params: Buffer) -> Buffer:
-        """A gradient buffer of zeros: one whose sum is done, or a new one."""
-        with self.lock:
-            grads = self.free.pop() if self.free else None
-        if grads is None:
-            return params.zeros_like()
-        grads.flat.fill(0)
-        return grads
-
-    def add(self, i: int, loss: float, grads: Buffer) -> None:
-        """Bring in leaf i, and every sum that it completes."""
-        level, width = 0, self.leaves
-        while width > 1:
-            if i ^ 1 < width:  # else: an odd one out goes up alone
-                with self.lock:
-                    other = self.waiting.pop((level, i ^ 1), None)
-                    if other is None:
-                        self.waiting[level, i] = loss, grads
-                        return
-                loss += other[0]  # a + b = b + a, to the bit
-                grads.flat += other[1].flat
-                with self.lock:
-                    self.free.append(other[1])
-            level, i, width = level + 1, i // 2, (width + 1) // 2
-        self.root = loss, grads

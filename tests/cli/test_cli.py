@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from numpyvit import Classifier, data
 from numpyvit.cli.main import main
 from numpyvit.data import fetch as fetching
 from numpyvit.storage.archives import load_npz
+from numpyvit.train.recipe import Recipe
+from numpyvit.train.recipes import catalogue
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def call(capsys, *args):
 
 
 def refused(capsys, *args):
-    """The one line that a user's error gets."""
+    """The one line on stderr for an error that the user can correct."""
     code, out, err = call(capsys, *args)
     assert code == 2
     assert out == []
@@ -36,11 +39,14 @@ def refused(capsys, *args):
     return err[0]
 
 
-def test_train_prints_its_epochs_and_what_to_do_next(tmp_path, capsys, monkeypatch):
+def test_train_prints_its_epochs_and_the_next_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, "train", "--epochs", 2, "--seed", 3, "--val", 0.1)
     assert (code, err) == (0, [])
-    first = r"digits: 1,295 training and 359 test images; a ViT of [\d,]+ weights; runs/digits-digits-[\d-]+$"
+    first = (
+        r"digits: 1,295 training and 359 test images; a ViT with [\d,]+ weights; "
+        r"runs/digits-digits-[\d-]+$"
+    )
     assert re.match(first, out[0])
     assert [line.split()[:2] for line in out[1:3]] == [["epoch", "1"], ["epoch", "2"]]
     assert re.match(
@@ -59,7 +65,7 @@ def test_evaluate(run, capsys):
     assert f"{np.mean(p.argmax(1) == test.labels):.2%}" in out[-1]
 
 
-def test_predict_on_dark_and_on_light(run, tmp_path, capsys):
+def test_predict_light_on_dark_and_dark_on_light(run, tmp_path, capsys):
     _, test = data.digits()
     p = Classifier.load(run / "model.npz").predict(test.images)
     sure = int(p.max(1).argmax())
@@ -81,7 +87,8 @@ def test_info(run, capsys):
     assert code == 0
     total = next(line for line in out if line.startswith("total")).split()
     assert total[1] == "5,717,416"
-    # By hand: patches, 12 blocks of (4 D^2 N + 2 N^2 D + 8 D^2 N) products, head; twice for multiply and add
+    # By hand: patches, 12 blocks of 4 D^2 N + 2 N^2 D + 8 D^2 N multiplications, head;
+    # twice that with the additions.
     N, D = 197, 192
     assert total[2] == f"{2 * (196 * 768 * D + 12 * (12 * D * D * N + 2 * N * N * D) + D * 1000):,}"
     assert any(line.startswith("presets: digits, mnist") for line in out)
@@ -99,10 +106,11 @@ def test_info_times_a_step(capsys):
     assert code == 0
     table = {line[:30].strip(): line[30:].split() for line in out[-30:]}
     assert table["other blocks.mlp.gelu"][:2] != table["last block.mlp.gelu"][:2]
-    assert 0 < float(table["other blocks.mlp.fc1"][3]) < 1000  # the products' time
+    assert 0 < float(table["other blocks.mlp.fc1"][3]) < 1000  # the time of the matrix products
     assert float(table["all"][0]) > float(table["other blocks.attention"][0]) > 0
     assert re.match(
-        r"batches of 16, 2 workers: training [\d,]+ images/s \(\d+% of the products alone\)",
+        r"batches of 16, 2 workers: training [\d,]+ images/s \(\d+% of the "
+        r"time is that of the products alone\)",
         out[-1],
     )
 
@@ -119,12 +127,15 @@ def test_info_times_a_step(capsys):
         ),
         (["train", "--data", "./photos"], "./photos is neither a folder nor an .npz file"),
         (["train", "--data", "cifar10", "--test", "0.1"], "--test is for your own images"),
-        (["train", "--image-size", "32"], "--image-size is for a folder of pictures"),
-        (["train", "--patience", "3"], "--patience wants --val"),
-        (["train", "--schedule", "cosin"], "--schedule 'cosin' is unknown: did you mean 'cosine'"),
-        (["train", "--randaugment", "-1"], "--randaugment is -1"),
-        (["train", "--erase", "1.5"], "--erase is 1.5"),
-        (["train", "--mixup", "nan"], "--mixup is nan"),
+        (["train", "--image-size", "32"], "--image-size is for a folder of images"),
+        (["train", "--patience", "3"], "patience is 3, but no validation set is held out"),
+        (["train", "--schedule", "cosin"], "schedule 'cosin' is unknown: did you mean 'cosine'"),
+        (
+            ["train", "--randaugment", "-1"],
+            "randaugment is -1: it must be an integer of at least 0",
+        ),
+        (["train", "--erase", "1.5"], "erase is 1.5: it must be a number from 0 to 1"),
+        (["train", "--mixup", "nan"], "mixup is nan"),
         (["train", "--resume", "x", "--no-flip"], "--flip cannot be given with --resume"),
         (["download", "mnits"], "data set 'mnits' is unknown: did you mean 'mnist'"),
         (["compare", "/nowhere"], "holds no run"),
@@ -134,35 +145,35 @@ def test_info_times_a_step(capsys):
             ["train", "--recipe", "mnist-bst"],
             "recipe 'mnist-bst' is unknown: did you mean 'mnist-best'",
         ),
-        (["train", "--recipe", "own"], "--recipe own wants --data"),
+        (["train", "--recipe", "own"], "--recipe own needs --data"),
         (
             ["train", "--recipe", "mnist-best", "--data-dir", "/nowhere"],
             "/nowhere is not a folder that exists",
         ),
         (["train", "--preset", "digit"], "did you mean 'digits'"),
         (["train", "--preset", "ViT-B/16"], "8x8 cannot be cut into patches of 16x16"),
-        (["train", "--epochs", "many"], "'many' is not a whole number above 0"),
-        (["train", "--epochs", "0"], "argument --epochs: '0' is not a whole number above 0"),
-        (["train", "--lr", "-1"], "--lr is -1.0"),
+        (["train", "--epochs", "many"], "'many' is not an integer above 0"),
+        (["train", "--epochs", "0"], "argument --epochs: '0' is not an integer above 0"),
+        (["train", "--lr", "-1"], "lr is -1.0: it must be a number above 0 to 1e+06"),
         (["train", "--workers", "0"], "--workers: '0' is not"),
         (
             ["info", "--batch-size", "4"],
             "--batch-size, --workers and --micro-batch are for info --time",
         ),
         (["train", "--micro-batch", "0"], "--micro-batch: '0' is not"),
-        (["train", "--val", "2"], "--val is 2.0"),
-        (["train", "--device", "gpu"], "the device is 'gpu': wanted cpu, cuda, or cuda:N"),
-        (["gradcheck", "--device", "gpu"], "the device is 'gpu': wanted cpu, cuda, or cuda:N"),
+        (["train", "--val", "2"], "val is 2.0"),
+        (["train", "--device", "gpu"], "the device is 'gpu': use cpu, cuda, or cuda:N"),
+        (["gradcheck", "--device", "gpu"], "the device is 'gpu': use cpu, cuda, or cuda:N"),
         (["train", "--speed", "9"], "unrecognized arguments: --speed 9"),
         (["train", "--resume", "/nowhere"], "holds no run"),
         (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given with --resume"),
         (["evaluate", "/nowhere"], "holds no run"),
         (
             ["predict", "/nowhere", "x.png"],
-            "/nowhere does not exist: first comes the folder of a run",
+            "/nowhere does not exist: the first argument is the folder of a run",
         ),
-        (["predict", "."], ". holds no run: name its pictures one by one (./*)"),
-        (["predict", "nowhere.npz"], "predict wants pictures after nowhere.npz"),
+        (["predict", "."], ". holds no run: to classify its images, name them one by one (./*)"),
+        (["predict", "nowhere.npz"], "predict needs images after nowhere.npz"),
         (["predict", "nowhere.npz", "x.png"], "nowhere.npz does not exist"),
         (["info", "--preset", "ViT-Ti/15"], "did you mean 'ViT-Ti/1"),
     ],
@@ -173,7 +184,7 @@ def test_errors_are_one_line_and_leave_nothing_behind(args, message, capsys, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_download_fetches_what_is_not_there(tmp_path, capsys, monkeypatch):
+def test_download_fetches_missing_files(tmp_path, capsys, monkeypatch):
     fetched = []
 
     def fetch(urls, path, size, sha256, bar):
@@ -195,7 +206,7 @@ def test_download_fetches_what_is_not_there(tmp_path, capsys, monkeypatch):
     )
 
 
-def test_without_a_network_it_says_what_to_put_where(tmp_path, capsys, monkeypatch):
+def test_without_a_network_the_error_names_the_files_and_the_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("NUMPYVIT_DATA", str(tmp_path))
     line = refused(capsys, "train", "--data", "mnist", "--quiet")
     for name in (
@@ -227,13 +238,13 @@ def npz_run(tmp_path, n=60):
     )
 
 
-def test_data_that_changed_is_not_evaluated_on(tmp_path, capsys):
+def test_changed_data_is_not_evaluated(tmp_path, capsys):
     npz_run(tmp_path)
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     train, _ = data.digits()
     np.savez(tmp_path / "mine.npz", images=train.images[:61], labels=train.labels[:61])
-    assert "what it learned from may be in the test set" in refused(
+    assert "images that it was trained on may be in the test set" in refused(
         capsys, "evaluate", tmp_path / "run"
     )
 
@@ -252,7 +263,7 @@ def test_data_that_was_moved(tmp_path, capsys):
     )
 
 
-def test_images_that_are_not_square_go_all_the_way(tmp_path):
+def test_images_that_are_not_square_from_training_to_prediction(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (30, 12, 20, 3), np.uint8)
     np.savez(tmp_path / "mine.npz", images=images, labels=np.arange(30) % 3)
     run = str(tmp_path / "run")
@@ -277,7 +288,7 @@ def test_images_that_are_not_square_go_all_the_way(tmp_path):
     assert main(["predict", run, str(tmp_path / "x.jpg")]) == 0
 
 
-def test_a_lost_model_is_made_again(tmp_path, capsys):
+def test_a_lost_model_is_written_again(tmp_path, capsys):
     npz_run(tmp_path)
     model = tmp_path / "run" / "model.npz"
     before = Classifier.load(model)
@@ -287,22 +298,22 @@ def test_a_lost_model_is_made_again(tmp_path, capsys):
     assert np.array_equal(Classifier.load(model).params.flat, before.params.flat)
 
 
-def test_pictures_into_a_model_of_two_channels(tmp_path, capsys):
+def test_predict_refuses_a_model_of_two_channels(tmp_path, capsys):
     np.savez(
         tmp_path / "mine.npz", images=np.zeros((20, 8, 8, 2), np.uint8), labels=np.arange(20) % 2
     )
     mine, run = str(tmp_path / "mine.npz"), str(tmp_path / "r")
     assert main(["train", "--data", mine, "--epochs", "1", "--quiet", "--out", run]) == 0
     Image.new("L", (8, 8)).save(tmp_path / "x.png")
-    assert "wants images of 2 channels" in refused(capsys, "predict", run, tmp_path / "x.png")
+    assert "expects images with 2 channels" in refused(capsys, "predict", run, tmp_path / "x.png")
 
 
-def test_a_run_inside_the_folder_of_pictures_is_refused(tmp_path, capsys):
+def test_a_run_inside_the_folder_of_images_is_refused(tmp_path, capsys):
     for name in "ab":
         (tmp_path / name).mkdir()
         for i in range(5):
             Image.new("L", (8, 8), 9 * i).save(tmp_path / name / f"{i}.png")
-    assert "lies in the folder of the pictures" in refused(
+    assert "lies in the folder of the images" in refused(
         capsys, "train", "--data", tmp_path, "--image-size", "8", "--out", tmp_path / "run"
     )
     assert "it can be 4096 at most" in refused(
@@ -315,7 +326,7 @@ def test_a_run_inside_the_folder_of_pictures_is_refused(tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_a_run_may_be_called_like_a_file(tmp_path, capsys):
+def test_a_run_may_be_named_like_a_file(tmp_path, capsys):
     assert main(["train", "--epochs", "1", "--quiet", "--out", str(tmp_path / "x.npz")]) == 0
     assert main(["evaluate", str(tmp_path / "x.npz")]) == 0
 
@@ -328,7 +339,7 @@ def test_compare(run, capsys):
 
 def test_an_out_that_holds_a_run_is_refused_and_untouched(run, capsys):
     before = {p.name: p.read_bytes() for p in run.iterdir()}
-    assert "holds a run already" in refused(capsys, "train", "--out", run)
+    assert "already holds a run" in refused(capsys, "train", "--out", run)
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
 
 
@@ -339,7 +350,7 @@ def test_an_out_that_is_a_file_is_refused(tmp_path, capsys):
     assert (tmp_path / "x").read_text() == "precious"
 
 
-def test_predict_refuses_what_is_no_image_and_evaluate_what_is_no_run(run, tmp_path, capsys):
+def test_damaged_files_are_refused(run, tmp_path, capsys):
     (tmp_path / "x.png").write_text("hello")
     assert "cannot be read as an image" in refused(capsys, "predict", run, tmp_path / "x.png")
     assert "does not exist" in refused(capsys, "predict", run, tmp_path / "y.png")
@@ -351,8 +362,8 @@ def test_predict_refuses_what_is_no_image_and_evaluate_what_is_no_run(run, tmp_p
     )
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_ends_with_130(tmp_path):
-    """As a person would: a real process, a real signal."""
+def test_ctrl_c_saves_names_the_next_command_and_exits_with_130(tmp_path):
+    """With a real process and a real signal."""
     import signal
     import time
 
@@ -379,12 +390,31 @@ def test_ctrl_c_saves_says_how_to_go_on_and_ends_with_130(tmp_path):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     found = re.fullmatch(
-        r"numpyvit: stopped, saved at step (\d+); go on with: numpyvit train --resume (\S+)\n", err
+        r"numpyvit: stopped and saved at step (\d+); "
+        r"continue with: numpyvit train --resume (\S+)\n",
+        err,
     )
     assert found, err
     assert load_npz(tmp_path / "run" / "checkpoint.npz", "numpyvit checkpoint 1")[0]["step"] == int(
         found[1]
     )
+
+
+def test_info_about_recipes(capsys):
+    code, out, _ = call(capsys, "info", "--recipe", "list")
+    assert code == 0
+    assert [line.split()[0] for line in out] == list(catalogue)
+    assert "99.55 %" in next(line for line in out if line.startswith("mnist-best"))
+    code, out, _ = call(capsys, "info", "--recipe", "cifar10-best")
+    assert code == 0
+    assert "86.38 %" in out[0]
+    assert "numpyvit train --recipe cifar10-best" in out
+    settings = {line.split()[0]: line.split()[1] for line in out if line.startswith("  --")}
+    assert (settings["--epochs"], settings["--patch-dropout"]) == ("45", "0.75")
+    assert len(settings) == len(dataclasses.fields(Recipe))
+    assert "did you mean 'mnist'" in refused(capsys, "info", "--recipe", "mnst")
+    assert "needs one of" in refused(capsys, "info", "--recipe", "mnist", "--preset", "mnist")
+    assert "--time is for a model" in refused(capsys, "info", "--recipe", "mnist", "--time")
 
 
 def test_help_and_version(capsys):

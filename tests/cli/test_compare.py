@@ -7,8 +7,10 @@ import pytest
 
 from numpyvit import UserError, ViTConfig, data
 from numpyvit.cli.compare import compare
-from numpyvit.train.folder import read_metrics
-from numpyvit.train.recipes import Recipe, TrainConfig
+from numpyvit.train.config import TrainConfig
+from numpyvit.train.loop import train
+from numpyvit.train.metrics import read_metrics
+from numpyvit.train.recipe import Recipe
 from numpyvit.train.run import Run
 
 CONFIG = TrainConfig(
@@ -21,13 +23,13 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs, the second one with validation and another rate."""
+    """Two runs, the second one with validation and another learning rate."""
     root = tmp_path_factory.mktemp("runs")
-    train, test = data.digits()
-    sets = train.take(np.arange(150)), test.take(np.arange(40))
+    digits, test = data.digits()
+    sets = digits.take(np.arange(150)), test.take(np.arange(40))
     other = dataclasses.replace(CONFIG, val=0.2, recipe=dataclasses.replace(CONFIG.recipe, lr=0.01))
     for name, config in (("a", CONFIG), ("b", other)):
-        Run.start(config, root / name, *sets).train(workers=1, say=lambda line: None)
+        train(Run.start(config, root / name, *sets), workers=1, say=lambda line: None)
     return root
 
 
@@ -70,7 +72,7 @@ def test_columns_line_up(runs):
 def test_a_run_without_an_epoch_or_no_run_gets_one_line(runs, tmp_path):
     shutil.copytree(runs / "a", tmp_path / "c")
     (tmp_path / "c" / "metrics.jsonl").write_text("")
-    with pytest.raises(UserError, match="has finished no epoch yet"):
+    with pytest.raises(UserError, match="has no finished epoch yet"):
         compare([runs / "a", tmp_path / "c"])
     with pytest.raises(UserError, match="holds no run"):
         compare([tmp_path])
@@ -87,7 +89,7 @@ def test_a_run_without_an_epoch_or_no_run_gets_one_line(runs, tmp_path):
         lambda row: row.update(test_loss=float("nan")),
     ],
 )
-def test_rows_that_are_none_get_one_line(runs, tmp_path, change):
+def test_damaged_rows_get_one_line(runs, tmp_path, change):
     shutil.copytree(runs / "b", tmp_path / "c")
     rows = read_metrics(tmp_path / "c")
     change(rows[1])

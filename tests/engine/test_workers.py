@@ -11,11 +11,14 @@ from threadpoolctl import ThreadpoolController, threadpool_info
 
 from numpyvit import AdamW, Muon, UserError, ViT, ViTConfig, Workers, cross_entropy, presets
 from numpyvit.data import Dataset
-from numpyvit.engine import process as machine
-from numpyvit.engine import workers as parallel
+from numpyvit.engine import process
+from numpyvit.engine import workers as workers_module
+from numpyvit.engine.prefetch import prefetch
 from numpyvit.engine.process import keep_freed_memory
-from numpyvit.engine.workers import Tree, ahead, micro_batch_size
-from numpyvit.params import DROPOUT
+from numpyvit.engine.threads import ThreadEngine
+from numpyvit.engine.tree import SumTree
+from numpyvit.engine.workers import micro_batch_size
+from numpyvit.seeds import DROPOUT
 from numpyvit.testing import close, normal, seeds
 
 CONFIG = ViTConfig(
@@ -52,7 +55,7 @@ def train(workers, micro_batch, make, steps=20):
         losses = []
         for step in range(steps):
             loss, grads = w.loss_and_grad(params, *draw(23 - step % 4, step), step=step)
-            optimizer.step(params, grads, 1e-2, each=w.each)
+            optimizer.step(params, grads, 1e-2, map=w.map)
             losses.append(loss)
         return losses, params.flat, optimizer.average.flat, w.predict(params, draw(37, 99)[0])
 
@@ -96,8 +99,8 @@ def test_dropout_differs_by_step_and_seed():
     assert len(set(losses)) == 4
 
 
-def test_each_piece_of_a_batch_draws_masks_of_its_own():
-    """The same image in every piece: with one mask for all, each piece would give the same gradient."""
+def test_each_micro_batch_draws_its_own_masks():
+    """The images are the same, so that with one mask all losses would be equal."""
     model = ViT(CONFIG)
     params = model.init(0, np.float64)
     params.flat += normal(params.flat.shape, 0)
@@ -124,14 +127,14 @@ def test_overlapping_workers_leave_the_settings_as_they_were():
     second.predict(model.init(), draw(3, 0)[0])
     second.__exit__()
     assert settings() == before
-    with first, pytest.raises(UserError, match="at work already"):
+    with first, pytest.raises(UserError, match="already in use in another `with` block"):
         first.__enter__()
 
 
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system does not bind threads to cores"
 )
-def test_workers_stay_on_cores_of_their_own_where_there_is_one_for_each():
+def test_workers_are_bound_to_cores_if_there_is_one_for_each():
     def bound(workers):
         with Workers(ViT(PLAIN), workers=workers) as w:
             together = threading.Barrier(workers)  # so that each thread answers once
@@ -149,27 +152,29 @@ def test_workers_stay_on_cores_of_their_own_where_there_is_one_for_each():
     assert os.sched_getaffinity(0) == all_cores
 
 
-def test_what_holds_here_is_told(monkeypatch):
-    told = dict(machine.settings())
-    assert ": 1 thread for each worker" in told["BLAS"]
-    assert told["interpreter"].endswith("threads switch after 0.5 ms")
-    monkeypatch.setattr(machine, "keep_freed_memory", lambda: False)
-    monkeypatch.setattr(machine, "blas", lambda: ThreadpoolController().select(user_api="none"))
-    told = dict(machine.settings())
-    assert "cannot be controlled" in told["BLAS"]
-    assert "as it is" in told["allocator"]
+def test_the_settings_are_described(monkeypatch):
+    described = dict(process.settings())
+    assert ": 1 thread for each worker" in described["BLAS"]
+    assert described["interpreter"].endswith("threads switch after 0.5 ms")
+    monkeypatch.setattr(process, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(process, "blas", lambda: ThreadpoolController().select(user_api="none"))
+    described = dict(process.settings())
+    assert "cannot be controlled" in described["BLAS"]
+    assert "unchanged" in described["allocator"]
 
 
-def test_a_lone_image_by_several_blas_threads_is_the_same(monkeypatch):
+def test_a_single_image_uses_several_blas_threads_with_the_same_result(monkeypatch):
     model = ViT(ViTConfig(16, 4, 3, 5, width=192, depth=2, heads=3, mlp_width=384))
     params, images = model.init(), normal((1, 16, 16, 3), 0, np.float32)
     params.flat += 0.02 * normal(params.flat.shape, 0, np.float32)
     threads = []
-    blas_threads = parallel.blas_threads
-    monkeypatch.setattr(parallel, "blas_threads", lambda n: (threads.append(n), blas_threads(n))[1])
+    blas_threads = workers_module.blas_threads
+    monkeypatch.setattr(
+        workers_module, "blas_threads", lambda n: (threads.append(n), blas_threads(n))[1]
+    )
     with Workers(model, workers=2) as w:
         one = w.predict(params, images)
-        monkeypatch.setattr(parallel, "LONE", 0)
+        monkeypatch.setattr(workers_module, "SEVERAL_BLAS_THREADS", 0)
         two = w.predict(params, images)
         assert {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"} <= {1}
     assert threads == [2]
@@ -177,7 +182,7 @@ def test_a_lone_image_by_several_blas_threads_is_the_same(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
-def test_the_allocator_is_told_where_there_is_glibc():
+def test_glibc_is_asked_to_keep_freed_memory():
     import platform
 
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
@@ -204,7 +209,7 @@ def test_predict_normalises_a_dataset():
         (ViTConfig(28, 4), 128, 32),  # 50 tokens
         (presets["cifar10"], 128, 16),  # 64 tokens, without patch dropout
         (presets["ViT-Ti/16"], 16, 8),  # 197 tokens
-        (presets["digits"], 64, 64),  # 5 tokens: one piece
+        (presets["digits"], 64, 64),  # 5 tokens: one micro-batch
         (ViTConfig(2048, 16), 4, 1),  # 16385 tokens: never less than an image
     ],
 )
@@ -213,9 +218,9 @@ def test_the_size_of_a_micro_batch(config, batch, size):
 
 
 def test_the_tree_keeps_few_buffers():
-    """Leaves in order need one buffer a level, not one a leaf."""
+    """Leaves in order need one buffer for each level, not one for each leaf."""
     params = ViT(PLAIN).init()
-    tree, made = Tree(64), set()
+    tree, made = SumTree(64), set()
     for i in range(64):
         grads = tree.buffer(params)
         assert not grads.flat.any()
@@ -245,14 +250,14 @@ def test_an_error_in_a_worker_reaches_the_caller():
     with Workers(model, workers=2, micro_batch=2) as w:
         with pytest.raises(UserError, match="labels go from 0 to 77"):
             w.loss_and_grad(model.init(), images, np.array([0, 1, 2, 3, 4, 0, 77, 0]))
-        with pytest.raises(UserError, match="8 images came with 7 labels"):
+        with pytest.raises(UserError, match="there are 8 images and 7 labels"):
             w.loss_and_grad(model.init(), images, labels[:7])
         images[5] = np.nan
         with pytest.raises(UserError, match="NaN or infinity"):
             w.loss_and_grad(model.init(), images, labels)
 
 
-def test_outside_of_with_they_say_so():
+def test_outside_a_with_block_they_say_so():
     with pytest.raises(UserError, match="use them inside `with"):
         Workers(ViT(PLAIN)).predict(ViT(PLAIN).init(), draw(2, 0)[0])
 
@@ -263,22 +268,75 @@ def test_impossible_numbers_are_refused(options):
         Workers(ViT(PLAIN), **options)
 
 
-def test_ahead_gives_the_same_items_and_errors():
+def test_prefetch_yields_the_same_items_and_errors():
     def items():
         yield from range(5)
         raise UserError("no more")
 
-    before, given_items = threading.active_count(), ahead(items())
+    before, given_items = threading.active_count(), prefetch(items())
     assert [next(given_items) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(UserError, match="no more"):
         next(given_items)
-    assert list(ahead([])) == []
+    assert list(prefetch([])) == []
     assert threading.active_count() == before
 
 
-def test_ahead_is_one_item_ahead_and_stops_with_its_user():
+def test_prefetch_is_one_item_ahead_and_stops_with_its_user():
     made = []
-    for item in ahead(made.append(i) or i for i in range(100)):
+    for item in prefetch(made.append(i) or i for i in range(100)):
         if item == 3:
             break
     assert len(made) <= 5
+
+
+def test_patches_are_left_out_of_each_micro_batch():
+    """Fewer patches, drawn in each step, give another loss; the default is all."""
+    model = ViT(PLAIN)
+    params = model.init()
+    params.flat += normal(params.flat.shape, 0, np.float32)
+    images, labels = draw(8, 0)
+    with Workers(model, micro_batch=3) as w:
+        whole = {w.loss_and_grad(params, images, labels, step)[0] for step in range(3)}
+        part = {w.loss_and_grad(params, images, labels, step, patches=2)[0] for step in range(3)}
+    assert len(whole) == 1
+    assert len(part - whole) == 3
+
+
+def test_the_thread_engine_does_what_the_loop_in_the_readme_does():
+    """The same bits as Workers and an optimizer; it predicts with the average."""
+    model = ViT(CONFIG)
+
+    def fresh():
+        params = model.init()
+        return params, AdamW(params, average=0.9)
+
+    params, optimizer = fresh()
+    engine = ThreadEngine(Workers(model, workers=2), params, optimizer, clip=0.5)
+    found = [engine.step(*draw(9, i), i, 1e-2, patches=3) for i in range(4)]
+    logits = engine.predict(draw(5, 9)[0])
+    engine.close()
+    params, optimizer = fresh()
+    wanted = []
+    with Workers(model, workers=1) as w:
+        for i in range(4):
+            loss, grads = w.loss_and_grad(params, *draw(9, i), i, patches=3)
+            wanted.append((loss, optimizer.step(params, grads, 1e-2, clip=0.5)))
+        assert np.array_equal(logits, w.predict(optimizer.average, draw(5, 9)[0]))
+    assert found == wanted
+    assert np.array_equal(engine.params.flat, params.flat)
+
+
+def test_the_thread_engine_does_not_update_after_a_loss_that_is_not_finite():
+    model = ViT(PLAIN)
+    params = model.init()
+
+    def infinite(logits, labels, count):
+        return np.inf, np.ones_like(logits)
+
+    engine = ThreadEngine(Workers(model, infinite, workers=1), params, AdamW(params))
+    before = params.flat.copy()
+    loss, norm = engine.step(*draw(4, 0), 0, 1e-2)
+    engine.close()
+    assert loss == np.inf
+    assert np.isnan(norm)
+    assert np.array_equal(params.flat, before)

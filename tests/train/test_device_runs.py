@@ -1,4 +1,6 @@
-"""Whole runs on the stand-in for a GPU: the same curve, files that move between devices, and no waiting in the loop."""
+"""Whole runs on the stand-in for a GPU: the same curves as on the CPU, files that move
+between devices, and a loop that does not wait for the GPU.
+"""
 
 import dataclasses
 
@@ -9,9 +11,11 @@ from standin import strict
 from numpyvit import UserError, ViTConfig, data
 from numpyvit.classifier import Classifier
 from numpyvit.cli.main import main
-from numpyvit.train import run as training
-from numpyvit.train.folder import read_metrics
-from numpyvit.train.recipes import Recipe, TrainConfig
+from numpyvit.train import progress
+from numpyvit.train.config import TrainConfig
+from numpyvit.train.loop import train
+from numpyvit.train.metrics import read_metrics
+from numpyvit.train.recipe import Recipe
 from numpyvit.train.run import Run
 
 MODEL = ViTConfig(
@@ -22,7 +26,7 @@ RECIPE = Recipe(
     epochs=3,
     batch_size=32,
     flip=True,
-    shift=1.0,
+    translate=1.0,
     average=0.9,
     smoothing=0.1,
     optimizer="muon",
@@ -41,7 +45,7 @@ def quiet(line):
 
 def run(folder, sets, device, config=CONFIG):
     it = Run.start(config, folder, *sets, device)
-    it.train(workers=1, say=quiet)
+    train(it, workers=1, say=quiet)
     return it
 
 
@@ -63,34 +67,36 @@ def test_a_run_is_the_same_on_both(cupy, sets, tmp_path):
 
 
 @pytest.mark.parametrize("way", [("cpu", "cuda"), ("cuda", "cpu")])
-def test_a_run_goes_on_on_the_other_device(cupy, sets, tmp_path, way):
+def test_a_run_is_resumed_on_the_other_device(cupy, sets, tmp_path, way):
     whole = run(tmp_path / "whole", sets, "cpu")
     part = Run.start(CONFIG, tmp_path / "part", *sets, way[0])
     steps = part.steps
     part.steps = part.epoch_steps  # as if stopped after an epoch
-    part.train(workers=1, say=quiet)
+    train(part, workers=1, say=quiet)
     assert part.steps < steps
-    Run.resume(tmp_path / "part", *sets, quiet, way[1]).train(workers=1, say=quiet)
+    train(Run.resume(tmp_path / "part", *sets, quiet, way[1]), workers=1, say=quiet)
     assert len(figures(tmp_path / "part")) == 3
     np.testing.assert_allclose(figures(tmp_path / "part"), figures(whole.folder), rtol=0.02)
 
 
 def test_nothing_in_the_loop_waits(standin, sets, tmp_path, monkeypatch):
-    """Runs of two and of six times the steps read as often: only at the end of the epoch, and when saving."""
-    monkeypatch.setattr(training, "LOOK_EVERY", 1e9)
-    monkeypatch.setattr(training, "SAVE_EVERY", 1e9)
+    """A run of three times as many steps reads from the GPU no more often: only at the
+    end of the epoch, and to save.
+    """
+    monkeypatch.setattr(progress, "SYNCHRONISE_EVERY", 1e9)
+    monkeypatch.setattr(progress, "SAVE_EVERY", 1e9)
     counts = []
     for copies in (1, 3):
         index = np.tile(np.arange(64), copies)
         config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(RECIPE, epochs=1))
         it = Run.start(config, tmp_path / str(copies), sets[0].take(index), sets[1], "cuda")
         before = strict.reads
-        it.train(workers=1, say=quiet)
+        train(it, workers=1, say=quiet)
         counts.append(strict.reads - before)
     assert counts[0] == counts[1]
 
 
-def test_a_data_set_that_does_not_fit_goes_there_batch_by_batch(
+def test_a_data_set_too_large_for_the_gpu_is_moved_batch_by_batch(
     standin, sets, tmp_path, monkeypatch
 ):
     wanted = figures(run(tmp_path / "fits", sets, "cuda").folder)
@@ -103,10 +109,10 @@ def test_a_run_that_diverges_stops_and_saves_nothing_of_it(cupy, sets, tmp_path)
         CONFIG, recipe=dataclasses.replace(RECIPE, optimizer="adamw", lr=1e6, warmup=0.0)
     )
     it = Run.start(config, tmp_path / "run", *sets, "cuda")
-    step, bad = it.rate, 7
-    it.rate = lambda s: float("nan") if s == bad else 0.001 * step(s) / 1e6
+    rate, bad = it.learning_rate, 7
+    it.learning_rate = lambda s: float("nan") if s == bad else 0.001 * rate(s) / 1e6
     with pytest.raises(UserError, match="is not finite at step 8 "):
-        it.train(workers=1, say=quiet)
+        train(it, workers=1, say=quiet)
     again = Run.resume(tmp_path / "run", *sets, quiet)
     assert again.step < bad
     assert np.isfinite(again.params.flat).all()
@@ -152,25 +158,27 @@ def test_out_of_memory_is_one_line(standin, tmp_path, capsys, monkeypatch):
 
 
 def test_a_run_in_float16_scales_its_loss_and_resumes(cupy, sets, tmp_path, monkeypatch):
-    """The same bits, whether it was stopped or not: the scale of the loss is in the checkpoint."""
+    """The scale of the loss is in the checkpoint, so a resumed run ends like one that
+    was not stopped.
+    """
 
     def start(name):
         return Run.start(CONFIG, tmp_path / name, *sets, "cuda", "float16")
 
     whole, part = start("whole"), start("part")
-    assert whole.scale.value.get() == 2**16
-    whole.scale.load([2.0**10, 5.0])
-    part.scale.load([2.0**10, 5.0])
-    whole.train(workers=1, say=quiet)
+    assert whole.loss_scale.value.get() == 2**16
+    whole.loss_scale.load([2.0**10, 5.0])
+    part.loss_scale.load([2.0**10, 5.0])
+    train(whole, workers=1, say=quiet)
     part.steps = part.epoch_steps
-    part.train(workers=1, say=quiet)
+    train(part, workers=1, say=quiet)
     again = Run.resume(tmp_path / "part", *sets, quiet, "cuda", "float16")
-    assert again.scale.state() == [2.0**10, 5.0 + again.epoch_steps]
-    again.train(workers=1, say=quiet)
+    assert again.loss_scale.state() == [2.0**10, 5.0 + again.epoch_steps]
+    train(again, workers=1, say=quiet)
     wanted = figures(whole.folder)
     np.testing.assert_allclose(
         figures(tmp_path / "part"), wanted, rtol=1e-5
-    )  # a graph's first step is none
+    )  # a graph's first step runs without it
     here = figures(run(tmp_path / "cpu", sets, "cpu").folder)
     np.testing.assert_allclose(wanted, here, rtol=0.05)
     assert wanted != here
@@ -179,11 +187,11 @@ def test_a_run_in_float16_scales_its_loss_and_resumes(cupy, sets, tmp_path, monk
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--precision", "tf32"], "--precision tf32 is for GPUs"),
+        (["--precision", "tf32"], "precision tf32 is for GPUs"),
         (["--precision", "float8", "--device", "cuda"], "float8"),
     ],
 )
-def test_a_precision_that_is_not_to_be_had_is_one_line(cupy, tmp_path, capsys, options, says):
+def test_an_unavailable_precision_is_refused_in_one_line(cupy, tmp_path, capsys, options, says):
     assert (
         main(["train", "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet", *options]) == 2
     )

@@ -1,5 +1,7 @@
-"""A run that is killed, by SIGKILL, at any moment, and resumed with another number of workers ends with the bits of one that
-was not: in this process's children, since nobody survives that."""
+"""A run that is killed by SIGKILL at any moment, and resumed with another number of
+workers, ends with the same bits as a run that was never stopped. The runs are child
+processes.
+"""
 
 import json
 import random
@@ -11,28 +13,53 @@ import time
 import pytest
 
 from numpyvit.storage.archives import load_npz
-from numpyvit.train.folder import read_metrics
+from numpyvit.train.metrics import read_metrics
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGKILL")
 
-# All that has a state: weights, moments, average, dropout, order, augmentation, mixing, validation, schedule. Saving at each
-# step makes up half of the time, so that half of the kills come in the middle of it.
+# The run has everything that has a state: weights, moments, average, dropout, order,
+# augmentation, mixing, validation, schedule. It saves after each step, which takes half
+# of the time, so that half of the kills come while it saves.
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
 from numpyvit import ViTConfig, data
-from numpyvit.train import run as training
 from numpyvit.errors import UserError
-from numpyvit.train.recipes import Recipe, TrainConfig
+from numpyvit.train import progress
+from numpyvit.train.config import TrainConfig
+from numpyvit.train.loop import train
+from numpyvit.train.recipe import Recipe
+from numpyvit.train.run import Run
 
 folder, workers, operation = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-training.SAVE_EVERY = training.SAVE_COST = 0.0
-training.Run.save = (lambda save: lambda self: (save(self), print(".", end="", flush=True)))(training.Run.save)
-train, test = (part.take(np.arange(n)) for part, n in zip(data.digits(), (100, 30)))
-config = TrainConfig("digits", ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1),
-    Recipe("digits", epochs=6, batch_size=24, lr=1e-2, average=0.8, smoothing=0.1, schedule="linear", turn=10, shift=0.5,
-           flip=True, randaugment=2, erase=0.3, mixup=0.3, cutmix=1.0), seed=5, val=0.2, patience=4, micro_batch=7)
+progress.SAVE_EVERY = progress.SAVE_COST = 0.0
+save = Run.save
+
+def save_and_tell(run):
+    save(run)
+    print(".", end="", flush=True)
+
+Run.save = save_and_tell
+sets = [part.take(np.arange(n)) for part, n in zip(data.digits(), (100, 30))]
+model = ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1)
+recipe = Recipe(
+    "digits",
+    epochs=6,
+    batch_size=24,
+    lr=1e-2,
+    average=0.8,
+    smoothing=0.1,
+    schedule="linear",
+    rotate=10,
+    translate=0.5,
+    flip=True,
+    randaugment=2,
+    erase=0.3,
+    mixup=0.3,
+    cutmix=1.0,
+)
+config = TrainConfig("digits", model, recipe, seed=5, val=0.2, patience=4, micro_batch=7)
 
 def dying(function):
     def call(*args, **options):
@@ -46,12 +73,12 @@ def dying(function):
 if operation:                    # die just before this operation on files
     os.replace, os.fsync, os.open = dying(os.replace), dying(os.fsync), dying(os.open)
 try:
-    run = training.Run.resume(folder, train, test, lambda line: None)
+    run = Run.resume(folder, *sets, lambda line: None)
 except UserError as error:       # killed before there was a run
     assert "holds no run" in str(error), error
-    run = training.Run.start(config, folder, train, test)
+    run = Run.start(config, folder, *sets)
 print("go", end="", flush=True)
-run.train(workers, lambda line: None)
+train(run, workers, lambda line: None)
 print("operations", -operation)
 """
 
@@ -73,7 +100,7 @@ def finish(folder, workers, operation=0):
 
 
 def result(folder):
-    """All that is left of a run, but for what the clock says: bytes of arrays, and rows."""
+    """All that a run leaves, except for times: rows of metrics and bytes of arrays."""
     rows = [
         {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
         for row in read_metrics(folder)

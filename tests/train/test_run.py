@@ -25,18 +25,29 @@ from numpyvit import (
 )
 from numpyvit.data.dataset import make_dataset
 from numpyvit.engine.workers import micro_batch_size
-from numpyvit.storage.archives import KIND, load_npz, save_npz
-from numpyvit.storage.files import held
-from numpyvit.train import run as training
-from numpyvit.train.folder import best_row, locked, read_metrics
-from numpyvit.train.recipes import Recipe, TrainConfig, augmentation, mixing
-from numpyvit.train.run import Run, evaluate
+from numpyvit.storage.archives import load_npz, save_npz
+from numpyvit.storage.files import exclusive_lock
+from numpyvit.train import loop, progress
+from numpyvit.train.checkpoint import KIND
+from numpyvit.train.config import TrainConfig
+from numpyvit.train.folder import locked
+from numpyvit.train.loop import train
+from numpyvit.train.metrics import best_row, read_metrics
+from numpyvit.train.recipe import Recipe, augmentation, mixing
+from numpyvit.train.run import Run
 
 CONFIG = TrainConfig(
     "digits",
     ViTConfig(8, 4, 1, 10, width=8, depth=2, heads=2, mlp_width=8, dropout=0.1, drop_path=0.1),
     Recipe(
-        "digits", epochs=3, batch_size=32, lr=1e-2, average=0.8, turn=10, shift=1, smoothing=0.1
+        "digits",
+        epochs=3,
+        batch_size=32,
+        lr=1e-2,
+        average=0.8,
+        rotate=10,
+        translate=1,
+        smoothing=0.1,
     ),
     micro_batch=10,
 )
@@ -53,7 +64,7 @@ def quiet(line):
 
 
 def result(folder):
-    """Weights, and the metrics without what the clock decides."""
+    """Return the weights, and the metrics without times."""
     rows = [
         {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
         for row in read_metrics(folder)
@@ -63,20 +74,18 @@ def result(folder):
 
 @pytest.fixture(scope="module")
 def whole(sets, tmp_path_factory):
+    """The folder of a run that was never stopped."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    Run.start(CONFIG, folder, *sets).train(workers=2, say=quiet)
+    train(Run.start(CONFIG, folder, *sets), workers=2, say=quiet)
     return folder
 
 
-def test_a_micro_batch_lies_between_those_for_a_runs_two_parts(sets, tmp_path):
-    """16 of 64 tokens, then all: as a model of 32."""
-    for p, whole, tokens in ((0.0, 0.25, 64), (0.75, 0.25, 32), (0.75, 1.0, 64)):
-        model = ViTConfig(
-            8, 1, 1, 10, width=8, depth=1, heads=2, mlp_width=8, pooling="mean", patch_dropout=p
-        )
-        config = TrainConfig(
-            "digits", model, Recipe("digits", epochs=1, batch_size=200, whole=whole)
-        )
+def test_the_micro_batch_suits_both_parts_of_a_run_with_patch_dropout(sets, tmp_path):
+    """16 of 64 tokens and then all of them count as 32."""
+    model = ViTConfig(8, 1, 1, 10, width=8, depth=1, heads=2, mlp_width=8, pooling="mean")
+    for p, full, tokens in ((0.0, 0.25, 64), (0.75, 0.25, 32), (0.75, 1.0, 64)):
+        recipe = Recipe("digits", epochs=1, batch_size=200, patch_dropout=p, full_patches=full)
+        config = TrainConfig("digits", model, recipe)
         assert Run(config, tmp_path, *sets).config.micro_batch == micro_batch_size(tokens, 200)
     assert micro_batch_size(32, 200) > micro_batch_size(64, 200)
 
@@ -134,11 +143,11 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(at, whole, sets, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(AdamW, "step", step_then_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
-            run.train(workers=2, say=quiet)
+            train(run, workers=2, say=quiet)
     assert run.step == at
     again = Run.resume(tmp_path, *sets, quiet)
     assert again.step == at
-    again.train(workers=1, say=quiet)
+    train(again, workers=1, say=quiet)
     (weights, rows), (wanted, wanted_rows) = result(tmp_path), result(whole)
     assert np.array_equal(weights, wanted)
     assert rows == wanted_rows
@@ -158,20 +167,20 @@ def test_killed_between_the_row_and_the_checkpoint_no_row_comes_twice(
 
     monkeypatch.setattr(run, "save", fail_at_second)
     with pytest.raises(RuntimeError, match="killed"):
-        run.train(workers=1, say=quiet)
+        train(run, workers=1, say=quiet)
     assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2]
     with open(tmp_path / "metrics.jsonl", "a") as f:
         f.write('{"epoch": 3, "st')  # a row that a kill cut off
     again = Run.resume(tmp_path, *sets, quiet)
     assert again.step == 5
-    again.train(workers=1, say=quiet)
+    train(again, workers=1, say=quiet)
     assert result(tmp_path)[1] == result(whole)[1]
     assert np.array_equal(result(tmp_path)[0], result(whole)[0])
 
 
 def test_a_finished_run_resumes_to_nothing(whole, sets):
     before = (whole / "metrics.jsonl").read_text()
-    Run.resume(whole, *sets, quiet).train(workers=1, say=quiet)
+    train(Run.resume(whole, *sets, quiet), workers=1, say=quiet)
     assert (whole / "metrics.jsonl").read_text() == before
 
 
@@ -179,44 +188,37 @@ def test_validation_chooses_the_epoch(sets, tmp_path, monkeypatch):
     config = dataclasses.replace(CONFIG, val=0.2)
     run = Run.start(config, tmp_path, *sets)
     assert len(run.train_set) + len(run.val_set) == 150
-    weights, scores = (
-        {},
-        dict(enumerate([(1.0, 0.5), (2.0, 0.3), (1.5, 0.4)], 1)),
-    )  # good, bad, middling: (loss, accuracy)
+    weights = {}
+    # (loss, accuracy) of three epochs: good, bad and in between
+    scores = dict(enumerate([(1.0, 0.5), (2.0, 0.3), (1.5, 0.4)], 1))
+    evaluate, end_epoch = loop.evaluate, loop.end_epoch
 
-    def scripted(threads, params, dataset):
-        return (
-            scores[run.step // run.epoch_steps]
-            if dataset is run.val_set
-            else evaluate(threads, params, dataset)
-        )
+    def scripted(engine, dataset):
+        if dataset is run.val_set:
+            return scores[run.step // run.epoch_steps]
+        return evaluate(engine, dataset)
 
-    monkeypatch.setattr(training, "evaluate", scripted)
-    end = run.end_epoch
-
-    def remember(*args):
-        line = end(*args)
-        weights[run.step // run.epoch_steps] = run.kept.flat.copy()
+    def remember(run, *args):
+        line = end_epoch(run, *args)
+        weights[run.step // run.epoch_steps] = run.eval_params.flat.copy()
         return line
 
-    monkeypatch.setattr(run, "end_epoch", remember)
-    run.train(workers=1, say=quiet)
+    monkeypatch.setattr(loop, "evaluate", scripted)
+    monkeypatch.setattr(loop, "end_epoch", remember)
+    train(run, workers=1, say=quiet)
     assert [(row["val_loss"], row["val_accuracy"]) for row in read_metrics(tmp_path)] == list(
         scores.values()
     )
     assert np.array_equal(Classifier.load(tmp_path / "model.npz").params.flat, weights[1])
 
 
-def losing(run, at):
-    """Validation that gets worse from epoch `at` on."""
+def losing(run, at, evaluate=loop.evaluate):
+    """An `evaluate` whose validation loss rises after epoch `at`."""
 
-    def scripted(threads, params, dataset):
-        epoch = run.step // run.epoch_steps
-        return (
-            (2.0 + abs(epoch - at), 0.5)
-            if dataset is run.val_set
-            else evaluate(threads, params, dataset)
-        )
+    def scripted(engine, dataset):
+        if dataset is run.val_set:
+            return 2.0 + abs(run.step // run.epoch_steps - at), 0.5
+        return evaluate(engine, dataset)
 
     return scripted
 
@@ -226,61 +228,63 @@ def test_patience_stops_the_run_and_stays_stopped(sets, tmp_path, monkeypatch):
         CONFIG, val=0.2, patience=2, recipe=dataclasses.replace(CONFIG.recipe, epochs=9)
     )
     run = Run.start(config, tmp_path, *sets)
-    monkeypatch.setattr(training, "evaluate", losing(run, 3))
-    run.train(workers=1, say=quiet)
+    monkeypatch.setattr(loop, "evaluate", losing(run, 3))
+    train(run, workers=1, say=quiet)
     assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
     assert best_row(read_metrics(tmp_path))["epoch"] == 3
     again = Run.resume(tmp_path, *sets, quiet)
     assert again.finished
-    again.train(workers=1, say=quiet)
+    train(again, workers=1, say=quiet)
     assert len(read_metrics(tmp_path)) == 5
 
 
-def test_patience_counts_on_over_a_resume(sets, tmp_path, monkeypatch):
+def test_a_resumed_run_remembers_the_epochs_without_improvement(sets, tmp_path, monkeypatch):
     config = dataclasses.replace(
         CONFIG, val=0.2, patience=3, recipe=dataclasses.replace(CONFIG.recipe, epochs=9)
     )
     run = Run.start(config, tmp_path, *sets)
-    monkeypatch.setattr(training, "evaluate", losing(run, 2))
+    monkeypatch.setattr(loop, "evaluate", losing(run, 2))
 
     def stop(line):
         if line.startswith("epoch   4"):
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        run.train(workers=1, say=stop)
+        train(run, workers=1, say=stop)
     again = Run.resume(tmp_path, *sets, quiet)
-    assert again.stale == 2
-    monkeypatch.setattr(training, "evaluate", losing(again, 2))
-    again.train(workers=1, say=quiet)
+    assert again.epochs_without_improvement == 2
+    monkeypatch.setattr(loop, "evaluate", losing(again, 2))
+    train(again, workers=1, say=quiet)
     assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
 
 
-def test_a_long_epoch_is_saved_within(sets, tmp_path, monkeypatch):
+def test_a_run_is_saved_within_an_epoch(sets, tmp_path, monkeypatch):
     run, steps = Run.start(CONFIG, tmp_path, *sets), []
     save = run.save
     monkeypatch.setattr(run, "save", lambda: (steps.append(run.step), save()))
-    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(training, "SAVE_COST", 0.0)
-    run.train(workers=1, say=quiet)
+    monkeypatch.setattr(progress, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "SAVE_COST", 0.0)
+    train(run, workers=1, say=quiet)
     assert steps == list(range(1, 16))
 
 
-def test_a_run_of_version_0_2_goes_on(whole, sets, tmp_path):
-    """Its config.json and its checkpoint know nothing of what came later."""
+def test_a_run_of_version_0_2_resumes(whole, sets, tmp_path):
+    """Its config.json and its checkpoint lack the fields that were added later, and
+    have the names of that time.
+    """
     run = Run.start(CONFIG, tmp_path, *sets)
 
     def stop(line):
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
-        run.train(workers=1, say=stop)
+        train(run, workers=1, say=stop)
     newer = {
-        "model": {"patch_dropout"},
         None: {"test", "patience"},
         "recipe": {
             "optimizer",
-            "whole",
+            "patch_dropout",
+            "full_patches",
             "schedule",
             "shear",
             "randaugment",
@@ -295,6 +299,8 @@ def test_a_run_of_version_0_2_goes_on(whole, sets, tmp_path):
         for outer, names in newer.items():
             for name in names:
                 del (fields[outer] if outer else fields)[name]
+        for old, new in {"turn": "rotate", "shift": "translate"}.items():
+            fields["recipe"][old] = fields["recipe"].pop(new)
         return fields
 
     (tmp_path / "config.json").write_text(
@@ -307,11 +313,11 @@ def test_a_run_of_version_0_2_goes_on(whole, sets, tmp_path):
         {
             k: older(v) if k == "config" else v
             for k, v in note.items()
-            if k not in ("stale", "metrics")
+            if k not in ("epochs_without_improvement", "metrics")
         },
         arrays,
     )
-    Run.resume(tmp_path, *sets, quiet).train(workers=2, say=quiet)
+    train(Run.resume(tmp_path, *sets, quiet), workers=2, say=quiet)
     assert np.array_equal(result(tmp_path)[0], result(whole)[0])
     assert result(tmp_path)[1] == result(whole)[1]
 
@@ -331,8 +337,8 @@ def test_a_run_that_diverges_stops_and_says_where(sets, tmp_path, epochs):
     config = dataclasses.replace(
         CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=1e6, warmup=0, epochs=epochs)
     )
-    with pytest.raises(UserError, match=r"is not finite at step [1-9]\d* .*lower --lr than 1e\+06"):
-        Run.start(config, tmp_path, *sets).train(workers=1, say=quiet)
+    with pytest.raises(UserError, match=r"is not finite at step [1-9]\d* .*lower lr than 1e\+06"):
+        train(Run.start(config, tmp_path, *sets), workers=1, say=quiet)
     assert (tmp_path / "checkpoint.npz").exists()
     assert all(np.isfinite(row["test_loss"]) for row in read_metrics(tmp_path))
 
@@ -341,9 +347,9 @@ def test_a_model_that_diverges_at_the_last_step_of_an_epoch_is_not_saved(
     sets, tmp_path, monkeypatch
 ):
     run = Run.start(CONFIG, tmp_path, *sets)
-    monkeypatch.setattr(run, "rate", lambda step: np.inf if step == 4 else 1e-3)
+    monkeypatch.setattr(run, "learning_rate", lambda step: np.inf if step == 4 else 1e-3)
     with pytest.raises(UserError, match="is not finite at step 5"):
-        run.train(workers=1, say=quiet)
+        train(run, workers=1, say=quiet)
     assert read_metrics(tmp_path) == []
     assert not (tmp_path / "model.npz").exists()
 
@@ -354,7 +360,7 @@ def test_a_model_that_diverges_at_the_last_step_of_an_epoch_is_not_saved(
 )
 def test_a_folder_that_holds_a_run_is_refused(sets, tmp_path, name):
     (tmp_path / name).write_text("precious")
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already holds a run"):
         Run.start(CONFIG, tmp_path, *sets)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "precious")]
 
@@ -370,7 +376,7 @@ def test_a_checkpoint_of_another_shape_is_refused(sets, tmp_path):
         Run.resume(tmp_path / "a", *sets, quiet)
 
 
-def test_other_data_than_before_is_refused(sets, tmp_path):
+def test_changed_data_is_refused(sets, tmp_path):
     Run.start(CONFIG, tmp_path, *sets)
     with pytest.raises(UserError, match="another version of digits"):
         Run.resume(tmp_path, sets[1], sets[0], quiet)
@@ -448,7 +454,7 @@ def test_a_config_that_was_edited_is_refused(sets, tmp_path, changes, message):
         Run.resume(tmp_path, *sets, quiet)
 
 
-def test_other_versions_are_told(whole, sets, tmp_path):
+def test_other_versions_are_reported(whole, sets, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     edit(tmp_path / "run", versions={"numpyvit": "0.0.1", "numpy": np.__version__})
     said = []
@@ -484,27 +490,25 @@ def test_damaged_metrics_are_refused_and_left_alone(whole, sets, tmp_path, text)
 def test_killed_before_the_first_checkpoint_it_starts_at_step_0(whole, sets, tmp_path):
     Run.start(CONFIG, tmp_path, *sets)
     (tmp_path / "checkpoint.npz").unlink()
-    Run.resume(tmp_path, *sets, quiet).train(workers=1, say=quiet)
+    train(Run.resume(tmp_path, *sets, quiet), workers=1, say=quiet)
     assert np.array_equal(result(tmp_path)[0], result(whole)[0])
 
 
 def test_patches_are_left_out_until_the_end_of_the_run(sets, tmp_path, monkeypatch):
-    model = dataclasses.replace(CONFIG.model, patch_dropout=0.5)
-    config = dataclasses.replace(
-        CONFIG, model=model, recipe=dataclasses.replace(CONFIG.recipe, whole=0.4)
-    )
+    recipe = dataclasses.replace(CONFIG.recipe, patch_dropout=0.5, full_patches=0.4)
+    config = dataclasses.replace(CONFIG, recipe=recipe)
     seen, loss_and_grad = [], Workers.loss_and_grad
 
-    def watched(self, *args, all_patches):
-        seen.append(all_patches)
-        return loss_and_grad(self, *args, all_patches=all_patches)
+    def watched(self, params, images, labels, step, patches):
+        seen.append(patches)
+        return loss_and_grad(self, params, images, labels, step, patches)
 
     monkeypatch.setattr(Workers, "loss_and_grad", watched)
-    Run.start(config, tmp_path, *sets).train(workers=1, say=quiet)
-    assert seen == [False] * 9 + [True] * 6
+    train(Run.start(config, tmp_path, *sets), workers=1, say=quiet)
+    assert seen == [2] * 9 + [None] * 6  # of 4 patches
 
 
-def test_a_run_that_lost_its_checkpoints_is_not_begun_again(whole, sets, tmp_path):
+def test_a_run_that_lost_its_checkpoints_is_not_started_again(whole, sets, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     for name in ("checkpoint.npz", "checkpoint.previous.npz"):
         (tmp_path / "run" / name).unlink()
@@ -518,17 +522,17 @@ def test_a_run_that_lost_its_checkpoints_is_not_begun_again(whole, sets, tmp_pat
 def test_of_two_starts_in_one_folder_one_gets_it(sets, tmp_path):
     with (
         open(tmp_path / "config.json", "a") as f,
-        held(f, "no"),
+        exclusive_lock(f, "no"),
         pytest.raises(UserError, match="by another process"),
     ):
         Run.start(CONFIG, tmp_path, *sets)
     assert (tmp_path / "config.json").read_text() == ""
     Run.start(CONFIG, tmp_path, *sets)  # an empty one is no run
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already holds a run"):
         Run.start(CONFIG, tmp_path, *sets)
 
 
-def test_classes_of_other_names_are_refused(sets, tmp_path):
+def test_renamed_classes_are_refused(sets, tmp_path):
     Run.start(CONFIG, tmp_path, *sets)
     names = tuple("abcdefghij")
     with pytest.raises(UserError, match=r"it knows the classes 0, 1, 2, .* now they are a, b"):
@@ -542,11 +546,13 @@ def test_a_run_is_trained_by_one_process_at_a_time(sets, tmp_path):
         with pytest.raises(UserError, match="is being trained by another process"):
             Run.resume(tmp_path, *sets, quiet)
         with pytest.raises(UserError, match="is being trained by another process"):
-            run.train(workers=1, say=quiet)
+            train(run, workers=1, say=quiet)
 
 
 def test_a_run_is_what_its_recipe_says(sets, tmp_path):
-    """Two epochs by hand, from the public parts: clipping, smoothing, augmentation, warm-up, weight decay, dropout."""
+    """Two epochs of a run have the same bits as a loop of the public parts, with
+    clipping, label smoothing, augmentation, warm-up, weight decay and dropout.
+    """
     recipe = Recipe(
         "digits",
         epochs=10,
@@ -558,9 +564,9 @@ def test_a_run_is_what_its_recipe_says(sets, tmp_path):
         warmup=1,
         clip=0.3,
         smoothing=0.2,
-        turn=9,
+        rotate=9,
         shear=0.1,
-        shift=0.5,
+        translate=0.5,
         randaugment=1,
         magnitude=5,
         erase=0.2,
@@ -576,13 +582,11 @@ def test_a_run_is_what_its_recipe_says(sets, tmp_path):
             raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
-        run.train(workers=2, say=stop_after_two)
+        train(run, workers=2, say=stop_after_two)
     model = ViT(config.model)
     params = model.init(7)
-    optimizer, rate = (
-        AdamW(params, (0.9, 0.95), weight_decay=2.0, average=0.7),
-        schedule("linear", 0.03, 3, 30),
-    )
+    optimizer = AdamW(params, (0.9, 0.95), weight_decay=2.0, average=0.7)
+    rate = schedule("linear", 0.03, 3, 30)
     augment = data.compose(data.affine(9, 0, 0.5, 0.1), data.randaugment(1, 5), data.erase(0.2))
     mix = data.one_of(data.mixup(0.4), data.cutmix(0.9))
     with Workers(
@@ -600,23 +604,23 @@ def test_a_run_is_what_its_recipe_says(sets, tmp_path):
 def test_a_short_run_warms_up_for_a_fifth_of_it_at_most(sets, tmp_path):
     recipe = dataclasses.replace(CONFIG.recipe, warmup=50.0, lr=0.5)
     run = Run.start(dataclasses.replace(CONFIG, recipe=recipe), tmp_path, *sets)
-    assert run.rate(3) == pytest.approx(0.5)
-    assert run.rate(run.steps - 1) < 0.02
+    assert run.learning_rate(3) == pytest.approx(0.5)
+    assert run.learning_rate(run.steps - 1) < 0.02
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of this kind are Unix's")
 def test_a_disk_that_fills_up_during_the_run(tmp_path):
-    """The checkpoint cannot be written any more: one line, and the one before it is whole."""
+    """The error is one line, and the checkpoint before it is intact."""
     script = f"""
 import resource, sys
-from numpyvit.train import run as training
+from numpyvit.train import loop
 from numpyvit.cli.main import main
-end = training.Run.end_epoch
-def fill_up(self, *args):
-    if self.step >= 2 * self.epoch_steps:
+end_epoch = loop.end_epoch
+def fill_up(run, *args):
+    if run.step >= 2 * run.epoch_steps:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
-    return end(self, *args)
-training.Run.end_epoch = fill_up
+    return end_epoch(run, *args)
+loop.end_epoch = fill_up
 sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / "run")!r}, "--quiet"]))
 """
     done = subprocess.run(
@@ -634,22 +638,25 @@ sys.exit(main(["train", "--epochs", "3", "--out", {str(tmp_path / "run")!r}, "--
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "--epochs is 0"),
-        ({"batch_size": -3}, "--batch-size is -3"),
-        ({"lr": float("nan")}, "--lr is nan"),
-        ({"lr": 1e30}, "--lr is 1e"),
-        ({"weight_decay": float("inf")}, "--weight-decay is inf"),
-        ({"smoothing": 1.0}, "below 1"),
-        ({"schedule": "steps"}, "--schedule .steps. is unknown"),
-        ({"magnitude": 11.0}, "--magnitude 11.0: they go"),
-        ({"patience": 3}, "--patience wants --val"),
-        ({"test": 1.0}, "--test is 1.0"),
-        ({"beta2": 1.0}, "--beta2 is 1.0: it must be below 1"),
-        ({"lr": 0.0}, "--lr is 0"),
-        ({"weight_decay": -1.0}, "--weight-decay is -1"),
-        ({"seed": -1}, "--seed is -1"),
-        ({"val": 1.0}, "--val is 1.0"),
-        ({"micro_batch": 0}, "--micro-batch is 0"),
+        ({"epochs": 0}, "^epochs is 0: it must be an integer of at least 1"),
+        ({"batch_size": -3}, "^batch_size is -3"),
+        ({"lr": float("nan")}, "^lr is nan"),
+        ({"lr": 1e30}, r"^lr is 1e\+30: it must be a number above 0 to 1e\+06"),
+        ({"weight_decay": float("inf")}, "^weight_decay is inf"),
+        ({"smoothing": 1.0}, "to below 1"),
+        ({"schedule": "steps"}, "^schedule .steps. is unknown"),
+        ({"magnitude": 11.0}, "^magnitude is 11.0: it must be a number from 0 to 10"),
+        ({"patience": 3}, "^patience is 3, but no validation set is held out"),
+        ({"test": 1.0}, "^test is 1.0"),
+        ({"beta2": 1.0}, "^beta2 is 1.0: it must be a number from 0 to below 1"),
+        ({"lr": 0.0}, "^lr is 0"),
+        ({"weight_decay": -1.0}, "^weight_decay is -1"),
+        ({"patch_dropout": 1.0}, "^patch_dropout is 1.0: it must be a number from 0 to 0.99"),
+        ({"full_patches": 1.5}, "^full_patches is 1.5: it must be a number from 0 to 1"),
+        ({"flip": 1}, "^flip is 1: it must be true or false"),
+        ({"seed": -1}, "^seed is -1"),
+        ({"val": 1.0}, "^val is 1.0"),
+        ({"micro_batch": 0}, "^micro_batch is 0"),
         ({"preset": "mnits"}, "did you mean 'mnist'"),
         ({"preset": "ViT-Ti/16"}, "8x8 cannot be cut into patches of 16x16"),
     ],
@@ -680,9 +687,9 @@ def test_a_recipe_of_another_name(sets):
 def test_augmentation_of_the_recipes():
     rng, images = np.random.default_rng(0), np.full((50, 8, 8, 1), 200, np.uint8)
     assert augmentation(Recipe("digits", 1)) is None
-    moved = augmentation(Recipe("digits", 1, shift=2))(images, rng)
+    moved = augmentation(Recipe("digits", 1, translate=2))(images, rng)
     assert set(np.unique(moved)) == {0, 200}  # whole pixels
-    turned = augmentation(Recipe("digits", 1, turn=20, flip=True))(images, rng)
+    turned = augmentation(Recipe("digits", 1, rotate=20, flip=True))(images, rng)
     assert len(np.unique(turned)) > 10  # interpolated
 
 
