@@ -1,65 +1,77 @@
-"""Analytic against numerical: all of the Jacobian, or random directions and a search where one fails."""
+"""Gradients, their numerical counterparts, and the verdict on the difference.
+
+This file holds what the two ways of comparing share: the whole Jacobian (jacobian.py)
+and random directions (directions.py).
+"""
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..backend.arrays import Array
 from ..errors import UserError
-from .contract import Pair, host, natural_size, place, rounding, same
-from .differences import WIDE, differentiate, first_step, noise_of
+from .differences import WIDE, differentiate, noise_of
+from .pair import Pair
 from .report import Row
+from .values import host, natural_size, norm, same
 
-FLOOR, SAFETY = 1e-12, 8
-TARGET = 1e-14  # of the scale: an error of a difference that is small enough
-SEARCHED = 3  # tensors, of those that are wrong, in which the element is searched for
+FLOOR = 1e-12  # an error that is always allowed, as a fraction of the scale
+SAFETY = 8  # how many times the estimated errors are allowed
+KINK_MARGIN = 1.001  # at a kink every value between the slopes of the two sides is allowed
+TARGET = 1e-14  # an error of a difference that is small enough, as a fraction of the scale
 EPS = float(np.finfo(np.float64).eps)
 
-
-def norm(x: Array) -> float:
-    """The root of the sum of squares, without overflow or underflow on the way."""
-    most = float(abs(x).max(initial=0))
-    return most * float(np.linalg.norm((x / most).astype(float))) if 0 < most < np.inf else most
-
-
-Found = tuple[
-    Array, Array, Array
-]  # slopes, estimates of their errors, kinks; as differentiate gives them
+# Slopes, estimates of their errors, and kinks, as `differentiate` returns them.
+Found = tuple[Array, Array, Array]
 
 
 class Comparison:
-    """A pair at its inputs: the tensors as one vector x (n,), y as one vector (m,)."""
+    """A pair at its inputs, as one function from a vector x (n,) to a vector y (m,).
+
+    parts: the slice of x for each input. widths: the largest absolute value of each
+    input, or 1. natural: the size of a gradient if y changed by all of itself
+    (`natural_size`).
+    dtype: the float in which differences are taken. why: that dtype in words, with the
+    reason where it is not longdouble.
+    """
 
     def __init__(self, pair: Pair, seed: int, tolerance: float | None, zero: Sequence[str]) -> None:
-        self.pair, self.seed, self.zero = pair, seed, zero
-        ends = np.cumsum([x.size for x in pair.inputs])
-        self.parts = [slice(end - x.size, end) for x, end in zip(pair.inputs, ends, strict=True)]
+        self.pair = pair
+        self.seed = seed
+        self.zero = zero
+        self.asked_tolerance = tolerance
+        self.sizes = [x.size for x in pair.inputs]
+        ends = np.cumsum(self.sizes)
+        self.parts = [slice(end - size, end) for size, end in zip(self.sizes, ends, strict=True)]
         self.x = np.concatenate([x.ravel() for x in pair.inputs])
         self.y, self.cache = pair.forward(pair.inputs)
         self.natural = natural_size(self.y, pair.inputs)
         self.widths = np.array([abs(x).max(initial=0) or 1.0 for x in pair.inputs])
         self.dtype, self.why = self.widest()
-        self.asked_tolerance = tolerance
 
     @property
     def tolerance(self) -> float:
+        """The error that may be left uncertain, as a fraction of a gradient's scale."""
         return self.asked_tolerance or (1e-7 if self.dtype is np.float64 else 1e-9)
 
-    def rows(self, directions: int) -> list[Row]:
-        """Along so many random directions; 0: the whole Jacobian."""
-        return self.random(directions) if directions else self.jacobian()
-
     def widest(self) -> tuple[Any, str]:
-        """The dtype for differences, and in words."""
+        """Return the widest float that forward computes with, and a text that says so.
+
+        A forward may fail for longdouble, return float64 for it, or return longdouble
+        after computing in float64. The last shows in y: its values are those of
+        float64, a change of the inputs below float64's precision does not move them,
+        and a larger one does.
+        """
         if self.pair.xp is not np or WIDE is np.float64:
             return np.float64, "float64, as there is none wider"
-        rng, wide = np.random.default_rng((self.seed, 7)), self.x.astype(WIDE)
+        rng = np.random.default_rng((self.seed, 7))
+        wide = self.x.astype(WIDE)
 
-        def moved(digit: int) -> Array:
-            return self.value(wide * (1 + WIDE(2) ** digit * rng.uniform(1, 2, wide.size)))
+        def moved(exponent: int) -> Array:
+            factors = 1 + WIDE(2) ** exponent * rng.uniform(1, 2, wide.size)
+            return self.value(wide * factors)
 
         try:
             y = self.value(wide)
@@ -72,26 +84,37 @@ class Comparison:
             and all(same(y, moved(-55)) for _ in range(4))
             and not same(y, moved(-48))
         ):
-            return (
-                np.float64,
-                "float64, since forward takes no notice of longdouble's further digits",
-            )
+            return np.float64, "float64, since forward ignores the further digits of longdouble"
         return WIDE, "longdouble"
 
     def value(self, x: Array) -> Array:
-        """y (m,) at x (n,)."""
+        """Return y (m,) at x (n,)."""
         inputs = [
-            x[part].reshape(t.shape) for part, t in zip(self.parts, self.pair.inputs, strict=True)
+            x[part].reshape(given.shape)
+            for part, given in zip(self.parts, self.pair.inputs, strict=True)
         ]
         return self.pair.forward(inputs)[0].ravel()
 
+    def per_element(self, values: Array) -> Array:
+        """Repeat one value for each input (inputs,) for each of its elements: (n,)."""
+        return np.repeat(values, self.sizes)
+
     def scales(self, norms: Array) -> Array:
-        """What each tensor's errors are held against: its gradient's norm, and a thousandth of all of them, or, where that
-        is less, of what they are to y by the inputs' sizes: gradients for inputs of 1e6 and 1e-6 do not compare."""
-        return norms + 1e-3 * np.minimum(norm(norms), norm(norms * self.widths) / self.widths)
+        """Return the scale that the errors of each input's gradient are measured by.
+
+        norms: the norm of the gradient of each input. The scale is that norm, plus a
+        thousandth of the norm of all gradients: an input whose true gradient is zero is
+        then judged by its neighbours. Gradients by inputs of 1e6 and of 1e-6 do not
+        compare directly. The norm of all is therefore replaced, where that is less, by
+        the gradient with which this input, changing by its size, moves y as much as all
+        inputs do.
+        """
+        of_all = norm(norms)
+        by_size = norm(norms * self.widths) / self.widths
+        return norms + 1e-3 * np.minimum(of_all, by_size)
 
     def gradients(self, dys: Array) -> Array:
-        """dys (q, m)  ->  the gradients of dys . y, (q, n)."""
+        """Return the gradients of dy · y for each of dys (q, m): (q, n)."""
         grads = np.empty((len(dys), self.x.size))
         for row, dy in zip(grads, dys, strict=True):
             found = self.pair.backward(dy.reshape(self.y.shape).copy(), self.cache)
@@ -105,24 +128,30 @@ class Comparison:
         target: Array,
         dys: Array | None = None,
     ) -> Found:
-        """Slopes of y, or of dys . y, while move(x, i, t) moves x, in place, by t along the i-th way: (ways, m or q)."""
-        wide, eps = self.x.astype(self.dtype), np.finfo(self.dtype).eps
+        """Return the slopes along given paths of y, or of dy · y for dys (q, m).
+
+        move(x, i, t) moves x in place by t along path i. start, target (paths,): as for
+        `differentiate`. Returns slopes, estimates and kinks, each of the shape
+        (paths, m) or (paths, q).
+        """
+        wide = self.x.astype(self.dtype)
+        eps = np.finfo(self.dtype).eps
 
         def value(x: Array) -> Array:
-            y = np.full(self.y.size, np.nan, self.dtype)  # outside of where forward is defined
+            y = np.full(self.y.size, np.nan, self.dtype)  # where forward is not defined
             with contextlib.suppress(UserError):
                 found = self.value(x)
                 y = found if found.shape == y.shape else y
             return y if dys is None else dys @ y
 
-        def f(i: int, t: Array) -> Array:
+        def along(i: int, t: Array) -> Array:
             x = wide.copy()
             move(x, i, t)
             return value(x)
 
         at_zero = value(wide)
         noise = noise_of(lambda r: value(wide * (1 + eps * r)), wide.size, self.seed)
-        return differentiate(f, at_zero, start, noise, target)
+        return differentiate(along, at_zero, start, noise, target)
 
     def judge(
         self,
@@ -130,34 +159,35 @@ class Comparison:
         analytic: Array,
         found: Found,
         scale: float,
-        unsure: Array,
+        rounding: Array,
         where: Callable[[Any], str],
         total: float = 0.0,
     ) -> Row:
-        """A gradient against its slopes: one row of the report. Its error is told by the norm of its slopes and a thousandth
-        of total, that of all."""
+        """Compare a gradient with its slopes and return one row of the report.
+
+        analytic: the gradient, of the shape of the slopes. scale: what errors are
+        allowed in proportion to. rounding: the uncertainty of the gradient.
+        where(index) names an element. total: the norm of all gradients; if given, the
+        error and the estimate in the row are fractions of the norm of these slopes plus
+        a thousandth of total.
+        """
         slopes, estimates, kinks = found
         if not slopes.size:
             return Row(name, "", None, None, 0.0, 0.0, "ok")
+        rounding = np.where(np.isfinite(rounding), rounding, 0.0)  # if the gradient has a NaN
         known = np.isfinite(estimates)
-        off = np.where(known, abs(analytic - slopes), 0).astype(float)
-        unsure = np.where(np.isfinite(unsure), unsure, 0.0)  # a gradient that is NaN
-        plain = estimates[known & ~kinks]
-        typical = np.median(plain) if plain.size else 0.0  # one alone may be small by chance
-        spare = FLOOR * scale + SAFETY * np.maximum(unsure, np.median(unsure))
-        allowed = (
-            np.where(kinks, 1.001 * estimates, SAFETY * np.maximum(estimates, typical)).astype(
-                float
-            )
-            + spare
-        )
-        wrong = ~(off <= allowed)  # a NaN is wrong
-        error, estimate = norm(off), norm(estimates) + norm(unsure)
+        difference = np.where(known, abs(analytic - slopes), 0).astype(float)
+        allowed = allowed_difference(found, scale, rounding)
+        wrong = ~(difference <= allowed)  # also where the difference is NaN
         is_zero = norm(slopes) <= norm(allowed) < np.inf
-        scale = max(scale, norm(slopes) + 1e-3 * total) if total else scale
-        if is_zero:  # or all would be large beside it
+
+        if total:
+            scale = max(scale, norm(slopes) + 1e-3 * total)
+        if is_zero:  # otherwise any rounding would be large in proportion
             scale = max(scale, self.natural)
-        error, estimate = error / (scale or 1), estimate / (scale or 1)
+        error = norm(difference) / (scale or 1)
+        estimate = (norm(estimates) + norm(rounding)) / (scale or 1)
+
         verdict = "ok"
         if wrong.any():
             verdict = "wrong"
@@ -167,10 +197,8 @@ class Comparison:
             verdict = "unclear"
         elif is_zero and name not in self.zero:
             verdict = "zero"
-        badness = np.where(wrong, 2, kinks) + np.where(
-            np.isfinite(analytic), np.nan_to_num(off / (off + allowed)), 1.0
-        )
-        worst = np.unravel_index(int(badness.argmax()), off.shape)
+
+        worst = worst_element(analytic, difference, allowed, wrong, kinks)
         return Row(
             name,
             where(worst),
@@ -181,117 +209,34 @@ class Comparison:
             verdict,
         )
 
-    def jacobian(self) -> list[Row]:
-        """Each element of the inputs against each of y: n steps of its own, m backwards."""
-        analytic = self.gradients(np.eye(self.y.size)).T  # (n, m)
-        _, moved = rounding(self.pair, self.seed)
-        sizes = self.scales(np.array([norm(analytic[part]) for part in self.parts]))
-        target = TARGET * np.repeat(
-            np.where(np.isfinite(sizes), sizes, 0), [x.size for x in self.pair.inputs]
-        )
 
-        def move(x: Array, i: int, t: Array) -> None:
-            x[i] += t
+def allowed_difference(found: Found, scale: float, rounding: Array) -> Array:
+    """Return how far a gradient may be from each of its slopes, as an array like them.
 
-        found = self.slopes(move, first_step(self.x, self.seed), target)
-        scales, rows = self.scales(np.array([norm(found[0][part]) for part in self.parts])), []
-        for name, x, part, move_of, scale in zip(
-            self.pair.names, self.pair.inputs, self.parts, moved, scales, strict=True
-        ):
-            of_part: Any = tuple(a[part] for a in found)
+    That is 1e-12 of the scale, plus 8 times the estimated error of the slope and the
+    rounding of the gradient. Where an estimate or a rounding is small by chance, the
+    median of all of them counts. At a kink, the estimate is half of the jump of the
+    slope.
+    """
+    _, estimates, kinks = found
+    plain = estimates[np.isfinite(estimates) & ~kinks]
+    typical = np.median(plain) if plain.size else 0.0
+    at_kinks = KINK_MARGIN * estimates
+    elsewhere = SAFETY * np.maximum(estimates, typical)
+    of_slopes = np.where(kinks, at_kinks, elsewhere).astype(float)
+    of_gradient = FLOOR * scale + SAFETY * np.maximum(rounding, np.median(rounding))
+    return of_slopes + of_gradient
 
-            def where(at: Any, x: Array = x) -> str:
-                of = place(np.unravel_index(at[1], self.y.shape))
-                return place(np.unravel_index(at[0], x.shape)) + (of and f" of y{of}")
 
-            unsure = abs(move_of).max(0)[:, None] + 4 * EPS * self.natural
-            rows.append(
-                self.judge(
-                    name, analytic[part], of_part, float(scale), unsure, where, norm(found[0])
-                )
-            )
-        return rows
+def worst_element(
+    analytic: Array, difference: Array, allowed: Array, wrong: Array, kinks: Array
+) -> tuple[Any, ...]:
+    """Return the index of the worst element.
 
-    def random(self, directions: int) -> list[Row]:
-        """Random directions in all inputs together, in which each tensor weighs the same by the measure of the errors.
-
-        Where they fail, directions in each tensor say which, and in those halving finds an element.
-        """
-        rng = np.random.default_rng((self.seed, 5))
-        dys, moved_parts = rounding(self.pair, self.seed)  # (q, m)
-        moved = np.concatenate(moved_parts, axis=1)  # (q, n)
-        grads = self.gradients(dys)
-        norms = np.array([norm(grads[:, part]) for part in self.parts]) / len(dys) ** 0.5
-        sizes = self.scales(np.where(np.isfinite(norms), norms, 0))
-        noise = max(norm(move) for move in moved) + 4 * EPS * self.natural
-        if not norm(norms) > SAFETY * noise:  # all zero but for rounding, or NaN
-            sizes[:] = self.natural
-        weight = 1 / np.repeat(sizes, [x.size for x in self.pair.inputs])
-
-        def compare(at: Array, count: int) -> tuple[Array, Array, Found]:
-            """Directions (count, n) in the elements `at` of x, the derivatives and the slopes along them (count, q)."""
-            u = np.zeros((count, self.x.size))
-            u[:, at] = rng.normal(size=(count, len(at))) * weight[at]
-
-            def move(x: Array, i: int, t: Array) -> None:
-                x += t * u[i]
-
-            start = (first_step(self.x, self.seed) / abs(u)).min(
-                1, initial=1e300
-            )  # no element moves by more
-            return (
-                u,
-                u[:, at] @ grads[:, at].T,
-                self.slopes(move, start, np.full(count, TARGET), dys),
-            )
-
-        def judge(name: str, at: Array) -> Row:
-            u, analytic, found = compare(at, directions)
-            unsure = np.array([abs(u[:, at] @ moved[:, at].T).max(initial=0) + 4 * EPS])
-            return self.judge(name, analytic, found, analytic.size**0.5, unsure, lambda worst: "")
-
-        def search(row: Row, part: slice, shape: tuple[int, ...]) -> Row:
-            """The row with an element that is wrong (or at a kink), and the derivatives of one dy . y there."""
-
-            def look(at: Array) -> tuple[Array, Array, Array]:
-                u, analytic, (slopes, estimates, kinks) = compare(at, 1)
-                size = u[0, at].max() if len(at) == 1 else 1.0
-                return (
-                    np.nan_to_num(abs(analytic - slopes)[0], nan=np.inf)
-                    + np.where(kinks, estimates, 0)[0],
-                    analytic[0] / size,
-                    slopes[0] / size,
-                )
-
-            at = np.arange(part.start, part.stop)
-            while len(at) > 1:
-                halves = at[: len(at) // 2], at[len(at) // 2 :]
-                at = max(halves, key=lambda half: look(half)[0].max())
-            badness, analytic, slopes = look(at)
-            worst = int(badness.argmax())
-            return replace(
-                row,
-                where=place(np.unravel_index(at[0] - part.start, shape)),
-                analytic=float(analytic[worst]),
-                numeric=float(slopes[worst]),
-            )
-
-        everything = np.arange(self.x.size)
-        together = judge("all together", everything)
-        if together.verdict == "zero":  # then each of its parts is, and says so
-            together = replace(together, verdict="ok")
-        rows = []
-        for name, part, size_of, size in zip(
-            self.pair.names, self.parts, norms, sizes, strict=True
-        ):
-            spare = FLOOR * size + SAFETY * (norm(moved[:, part]) + 4 * EPS * size)
-            is_zero = part.stop > part.start and size_of <= spare and name not in self.zero
-            row = Row(name, "", None, None, None, None, "zero" if is_zero else "ok")
-            if together.verdict != "ok" and part.stop > part.start:
-                found = judge(name, everything[part])
-                row = row if found.verdict in ("ok", "zero") else found
-            rows.append(row)
-        bad = [i for i, row in enumerate(rows) if row.verdict in ("wrong", "kink")]
-        for i in bad[-SEARCHED:]:  # for a layer's weights: the nearest to the output
-            rows[i] = search(rows[i], self.parts[i], self.pair.inputs[i].shape)
-        return [*rows, together]
+    A wrong one is worse than one at a kink, and that is worse than any other; among
+    equals the one whose difference is largest in proportion to what is allowed.
+    """
+    proportion = np.nan_to_num(difference / (difference + allowed))  # from 0 to 1
+    proportion = np.where(np.isfinite(analytic), proportion, 1.0)
+    badness = np.where(wrong, 2, kinks) + proportion
+    return np.unravel_index(int(badness.argmax()), difference.shape)

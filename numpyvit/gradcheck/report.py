@@ -1,4 +1,4 @@
-"""What a check found: a table for people, JSON for programs, true or false for an assertion."""
+"""The result of a check, as a table, as JSON, and as true or false."""
 
 import dataclasses
 import json
@@ -7,18 +7,25 @@ from dataclasses import dataclass
 
 MEANING = {
     "wrong": "backward is not the derivative of forward there",
-    "kink": "forward has no derivative there, the slopes to the left and to the right differ: check at other inputs",
-    "unclear": "it cannot be known to the tolerance: forward or backward loses digits there; check at other inputs, or at "
-    "a scale near 1",
-    "zero": "the gradient is zero everywhere: most often something was forgotten; if it is meant to be, say zero=[name]",
+    "kink": "forward has no derivative there, the slopes to the left and to the right differ: "
+    "check at other inputs",
+    "unclear": "the error cannot be known to the tolerance, since forward or backward loses digits "
+    "there: check at other inputs, or at a scale near 1",
+    "zero": "the gradient is zero everywhere, which most often means that something was forgotten: "
+    "if it is meant to be zero, pass zero=[name]",
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One input or weight. where: the worst of its elements; analytic, numeric: the derivatives there (None where it was
-    compared only together with the others); error: norm(analytic - numeric) over the scale of the gradient; estimate: how
-    much of that may be the differences' and rounding's; verdict: "ok" or one of MEANING."""
+    """The result for one input or weight.
+
+    where: its worst element. analytic, numeric: the derivatives there, by backward and
+    by differences; None if it was compared only together with the others. error:
+    norm(analytic - numeric) as a fraction of the gradient's scale. estimate: how much
+    of that may come from the differences and from rounding. verdict: "ok" or a key of
+    MEANING.
+    """
 
     name: str
     where: str
@@ -31,7 +38,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """True where all is well; prints as a table. faults: what else is wrong, a line each; remarks: how it was compared."""
+    """The result of a check: true if everything is right, and a table when printed.
+
+    faults: breaches of the contract, a line each; if there are any, nothing was
+    compared.
+    remarks: how it was compared.
+    """
 
     rows: tuple[Row, ...]
     faults: tuple[str, ...]
@@ -42,55 +54,67 @@ class Report:
 
     @property
     def error(self) -> float:
-        """The largest error of all."""
+        """The largest error of all rows, 0 if there is none."""
         return max((row.error for row in self.rows if row.error is not None), default=0.0)
 
     def __str__(self) -> str:
-        lines, rows = [], [row for row in self.rows if row.error is not None or row.verdict != "ok"]
-        if rows:
-            name, where = (
-                max(len(text) for text in texts)
-                for texts in (
-                    ["gradient of", *(row.name for row in rows)],
-                    ["worst element", *(row.where for row in rows)],
-                )
-            )
-            lines = [
-                f"{'gradient of':{name}}  {'worst element':{where}}{'analytic':>15}{'numeric':>15}{'error':>9}"
-                f"{'estimate':>10}  verdict"
-            ]
-            for row in rows:
-                text = "".join(
-                    f"{'' if x is None else format(x, form):>{width}}"
-                    for x, form, width in (
-                        (row.analytic, ".7g", 15),
-                        (row.numeric, ".7g", 15),
-                        (row.error, ".0e", 9),
-                        (row.estimate, ".0e", 10),
-                    )
-                )
-                lines.append(f"{row.name:{name}}  {row.where:{where}}{text}  {row.verdict}")
-        if len(rows) < len(self.rows):
-            lines.append(f"{len(self.rows) - len(rows)} more are ok, compared together")
-        verdicts = {row.verdict for row in rows}
+        shown = [row for row in self.rows if row.error is not None or row.verdict != "ok"]
+        lines = table(shown) if shown else []
+        if len(shown) < len(self.rows):
+            lines.append(f"{len(self.rows) - len(shown)} more are ok, compared together")
+        verdicts = {row.verdict for row in shown}
         lines += [
             f"{verdict}: {meaning}" for verdict, meaning in MEANING.items() if verdict in verdicts
         ]
         lines += [f"fault: {fault}" for fault in self.faults]
         if self.faults and not self.rows:
-            lines.append("nothing was compared: mend this first")
-        return "\n".join([*lines, *(f"({remark})" for remark in self.remarks)])
+            lines.append("nothing was compared: fix this first")
+        lines += [f"({remark})" for remark in self.remarks]
+        return "\n".join(lines)
 
     def to_json(self) -> str:
-        """An object with ok, rows, faults and remarks. Numbers that are not finite are null, as JSON has none."""
+        """Return a JSON object with ok, rows, faults and remarks.
+
+        Numbers that are not finite become null, since JSON has no NaN and no infinity.
+        """
         rows = [
-            {
-                key: None if isinstance(x, float) and not math.isfinite(x) else x
-                for key, x in dataclasses.asdict(row).items()
-            }
+            {key: finite_or_none(value) for key, value in dataclasses.asdict(row).items()}
             for row in self.rows
         ]
         return json.dumps(
             {"ok": bool(self), "rows": rows, "faults": self.faults, "remarks": self.remarks},
             indent=1,
         )
+
+
+def table(rows: list[Row]) -> list[str]:
+    """Return the lines of the table: a heading and a line for each row."""
+    name_width = max(len(text) for text in ["gradient of", *(row.name for row in rows)])
+    where_width = max(len(text) for text in ["worst element", *(row.where for row in rows)])
+    heading = (
+        f"{'gradient of':{name_width}}  {'worst element':{where_width}}"
+        f"{'analytic':>15}{'numeric':>15}{'error':>9}{'estimate':>10}  verdict"
+    )
+    lines = [heading]
+    for row in rows:
+        numbers = (
+            cell(row.analytic, ".7g", 15)
+            + cell(row.numeric, ".7g", 15)
+            + cell(row.error, ".0e", 9)
+            + cell(row.estimate, ".0e", 10)
+        )
+        lines.append(f"{row.name:{name_width}}  {row.where:{where_width}}{numbers}  {row.verdict}")
+    return lines
+
+
+def cell(value: float | None, form: str, width: int) -> str:
+    """Return the number right-aligned in `width` columns, and spaces for None."""
+    text = "" if value is None else format(value, form)
+    return f"{text:>{width}}"
+
+
+def finite_or_none(value: object) -> object:
+    """Return None for a float that is not finite, and any other value as it is."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,7 +1,13 @@
-"""Right backwards of functions that are hard on a checker: steep, flat, at huge and tiny scales, next to a kink.
+"""Right backwards of functions that are difficult to check.
 
-AWKWARD = {name: (forward, backward, inputs from a seed, names whose gradient is zero)}.
+The functions are steep or flat, have huge or tiny values, or are evaluated near a kink.
+A checker must not call their gradients wrong.
+
+AWKWARD = {name: (forward, backward, function from a seed to inputs, names whose
+gradient is zero)}.
 """
+
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +17,17 @@ from numpyvit.layers.gelu import gelu_erf_backward, gelu_erf_forward
 from numpyvit.layers.layernorm import layernorm_backward, layernorm_forward
 from numpyvit.layers.positions import add_positions_backward, add_positions_forward
 from numpyvit.layers.softmax import softmax_backward, softmax_forward
-from numpyvit.losses import cross_entropy_backward, cross_entropy_forward
+from numpyvit.losses import as_probabilities, cross_entropy_backward, cross_entropy_forward
 from numpyvit.testing import normal
 
-AWKWARD = {}
+AWKWARD: dict[str, Any] = {}
 
 
 def elementwise(name, f, slope, scale=1.0, shape=(2, 3), shift=0.0, zero=()):
-    """y = f(x), with its derivative."""
+    """Register y = f(x) with its derivative `slope`.
+
+    The inputs are normally distributed, times `scale`, plus `shift`.
+    """
     AWKWARD[name] = (
         lambda x: (f(x), x),
         lambda dy, x: dy * slope(x),
@@ -28,10 +37,12 @@ def elementwise(name, f, slope, scale=1.0, shape=(2, 3), shift=0.0, zero=()):
 
 
 def pair(name, forward, backward, inputs, zero=()):
+    """Register a forward and its backward."""
     AWKWARD[name] = forward, backward, inputs, zero
 
 
 def normals(*shapes):
+    """Return a function from a seed to normally distributed inputs of these shapes."""
     return lambda seed: [normal(shape, seed + i) for i, shape in enumerate(shapes)]
 
 
@@ -54,18 +65,22 @@ elementwise(
 )
 elementwise("fast waves", lambda x: np.sin(100 * x), lambda x: 100 * np.cos(100 * x))
 elementwise("next to a pole", lambda x: 1 / x, lambda x: -1 / (x * x), 1e-3)
-elementwise("next to the edge of where it is defined", np.log, lambda x: 1 / x, 1e-4, shift=1e-3)
+elementwise("next to the edge of its domain", np.log, lambda x: 1 / x, 1e-4, shift=1e-3)
 elementwise("the ninth power", lambda x: x**9, lambda x: 9 * x**8)
 elementwise("flat at zero", lambda x: x * x * x, lambda x: 3 * x * x, 1e-3)
 elementwise(
     "next to a kink", lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0, 1e-6, zero=["input 0"]
 )
 elementwise("a linear function", lambda x: 3 * x, lambda x: 3.0)
-elementwise("one number", np.exp, np.exp, shape=())
-elementwise("nothing at all", np.exp, np.exp, shape=(0, 3))
+elementwise("a single number", np.exp, np.exp, shape=())
+elementwise("an empty array", np.exp, np.exp, shape=(0, 3))
 pair("gelu far out", gelu_erf_forward, gelu_erf_backward, lambda seed: [4 * normal((2, 3), seed)])
-elementwise("of a function that knows float64 only", lambda x: np.sin(x.astype(np.float64)), np.cos)
-elementwise("of one that hides it", lambda x: np.sin(x.astype(np.float64)).astype(x.dtype), np.cos)
+elementwise("that returns float64 for longdouble", lambda x: np.sin(x.astype(np.float64)), np.cos)
+elementwise(
+    "that hides that it computes in float64",
+    lambda x: np.sin(x.astype(np.float64)).astype(x.dtype),
+    np.cos,
+)
 
 pair(
     "a matrix's inverse, which has no longdouble",
@@ -89,7 +104,7 @@ pair(
 pair("scores far apart", softmax_forward, softmax_backward, lambda seed: [5 * normal((3, 4), seed)])
 pair(
     "a loss at large logits",
-    lambda x: cross_entropy_forward(x, np.array([0, 1, 2])),
+    lambda x: cross_entropy_forward(x, as_probabilities(x, np.array([0, 1, 2]))),
     cross_entropy_backward,
     lambda seed: [1e3 * normal((3, 4), seed)],
     ["input 0"],
@@ -126,7 +141,7 @@ pair(
     normals((2, 3, 2), (3, 2)),
 )
 pair(
-    "a gradient that is a view of one number",
+    "a gradient that is a view of a single number",
     lambda x: (x.sum(), x.shape),
     np.broadcast_to,
     normals((2, 3)),

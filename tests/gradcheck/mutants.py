@@ -1,28 +1,46 @@
-"""Wrong backwards, each of which a checker must catch: mistakes that people make, from the obvious to one part in a million.
+"""Wrong backwards, each of which a checker must catch.
 
-MUTANTS = {name: (forward, wrong backward, shapes of the inputs)}. The inputs are normal values from a seed.
+They are mistakes that people make. Some are obvious, some change a gradient by a
+millionth or less, and some break the contract of a pair and not its gradients.
+
+MUTANTS = {name: (forward, wrong backward, shapes of the inputs)}. The inputs are
+normally distributed, from a seed.
 """
 
+import inspect
 import math
+from typing import Any
 
 import numpy as np
 
-from numpyvit.backend.arrays import col_sum, row_dot, row_sum
-from numpyvit.layers.attention import attention_backward, attention_forward
+from numpyvit.backend.ops import col_sum, row_dot, row_sum
+from numpyvit.layers import attention
 from numpyvit.layers.dropout import dropout_forward
 from numpyvit.layers.gelu import gelu_erf_forward, gelu_tanh_backward, gelu_tanh_forward
 from numpyvit.layers.layernorm import layernorm_backward, layernorm_forward
 from numpyvit.layers.linear import linear_backward, linear_forward
 from numpyvit.layers.patches import patchify
-from numpyvit.layers.positions import add_positions_forward, cls_token_forward
+from numpyvit.layers.positions import add_positions_forward
+from numpyvit.layers.prefix import cls_token_forward
 from numpyvit.layers.softmax import softmax_backward, softmax_forward
-from numpyvit.losses import cross_entropy_backward, cross_entropy_forward
+from numpyvit.losses import as_probabilities, cross_entropy_backward, cross_entropy_forward
 
-MUTANTS = {}
+MUTANTS: dict[str, Any] = {}
+
+# The functions of the page itself: their fast twins have a different cache.
+attention_forward = inspect.unwrap(attention.attention_forward)
+
+
+def attention_backward(do, cache):
+    """Return the right gradients of attention as a tuple."""
+    return tuple(inspect.unwrap(attention.attention_backward)(do, cache))
 
 
 def wrong(forward, *shapes):
-    """Register a wrong backward of `forward`, for inputs of these shapes."""
+    """Return a decorator that registers a wrong backward of `forward`.
+
+    shapes: of the inputs.
+    """
 
     def register(backward):
         MUTANTS[backward.__name__] = forward, backward, shapes
@@ -50,7 +68,7 @@ def softmax_without_the_sum(dy, y):
 
 
 @wrong(softmax_forward, (3, 4))
-def softmax_with_a_mean_for_the_sum(dy, y):
+def softmax_with_a_mean_in_place_of_the_sum(dy, y):
     return y * (dy - (dy * y).mean(-1, keepdims=True))
 
 
@@ -82,7 +100,7 @@ def layernorm_without_its_mean_term(dy, cache):
 
 
 @wrong(*NORM)
-def layernorm_without_its_deviation_term(dy, cache):
+def layernorm_without_its_variance_term(dy, cache):
     xhat, rstd, gamma = cache
     g = dy * gamma
     return rstd * (g - row_sum(g) / 5), col_sum(dy * xhat), col_sum(dy)
@@ -101,7 +119,7 @@ def layernorm_with_gamma_and_beta_swapped(dy, cache):
 
 
 @wrong(*NORM)
-def layernorm_by_one_feature_fewer(dy, cache):
+def layernorm_divided_by_one_feature_fewer(dy, cache):
     xhat, rstd, gamma = cache
     g = dy * gamma
     return (
@@ -118,7 +136,7 @@ def layernorm_with_eps_forgotten(dy, cache):
 
 
 @wrong(*NORM)
-def layernorm_with_the_variance_for_the_deviation(dy, cache):
+def layernorm_multiplied_by_rstd_twice(dy, cache):
     dx, dgamma, dbeta = layernorm_backward(dy, cache)
     return dx * cache[1], dgamma, dbeta
 
@@ -130,7 +148,7 @@ def layernorm_with_dbeta_as_a_mean(dy, cache):
 
 
 @wrong(*NORM)
-def layernorm_with_dgamma_of_x_not_normalised(dy, cache):
+def layernorm_with_dgamma_from_x_before_it_is_normalised(dy, cache):
     dx, _, dbeta = layernorm_backward(dy, cache)
     return dx, col_sum(dy * cache[0] / cache[1]), dbeta
 
@@ -176,7 +194,7 @@ def linear_bias_of_another_shape(dy, cache):
 
 
 @wrong(*LINEAR)
-def linear_of_the_other_sign(dy, cache):
+def linear_bias_with_the_wrong_sign(dy, cache):
     dx, dw, db = linear_backward(dy, cache)
     return dx, dw, -db
 
@@ -231,7 +249,7 @@ def product_without_the_sum_of_its_broadcast(dy, cache):
 
 
 @wrong(lambda a, b: (a @ b, (a, b)), (2, 3, 3), (3, 3))
-def batched_product_of_the_first_image_only(dy, cache):
+def batched_product_with_the_first_image_only(dy, cache):
     a, b = cache
     return dy @ b.T, a[0].T @ dy[0]
 
@@ -249,7 +267,7 @@ def residual_forgotten(dy, cache):
 
 
 @wrong(lambda x: (np.tanh(x), np.tanh(x)), (2, 3))
-def tanh_with_its_square_forgotten(dy, y):
+def tanh_without_its_square(dy, y):
     return dy * (1 - y)
 
 
@@ -268,7 +286,7 @@ def flip_not_undone(dy, _):
     return dy * 1.0
 
 
-# ---- attention: with its mask, as dropout makes it
+# ---- attention, also with a mask such as that of dropout
 
 
 def masked_forward(q, k, v):
@@ -318,19 +336,19 @@ def attention_with_the_heads_mixed_up(do, cache):
 
 
 @wrong(*MASKED)
-def attention_with_the_mask_not_on_the_way_back(do, cache):
+def attention_without_its_mask_in_backward(do, cache):
     q, k, v, a, p, _ = cache
     return attention_backward(do, (q, k, v, a, p, None))
 
 
 @wrong(*MASKED)
-def attention_whose_values_do_not_see_the_mask(do, cache):
+def attention_without_its_mask_in_dv(do, cache):
     q, k, v, a, _, mask = cache
     return attention_backward(do, (q, k, v, a, a, mask))
 
 
 @wrong(*MASKED)
-def attention_with_softmax_of_what_was_masked(do, cache):
+def attention_with_softmax_of_the_masked_weights(do, cache):
     q, k, v, _, p, mask = cache
     return attention_backward(do, (q, k, v, p, p, mask))
 
@@ -340,7 +358,7 @@ def with_key_bias(q, k, v, b):
 
 
 @wrong(with_key_bias, (1, 1, 3, 2), (1, 1, 3, 2), (1, 1, 3, 2), (2,))
-def attention_with_the_key_bias_taken_for_the_queries(do, cache):
+def attention_with_the_key_bias_added_to_the_queries(do, cache):
     dq, dk, dv = attention_backward(do, cache)
     return dq, dk, dv, dq.sum((0, 1, 2))
 
@@ -374,7 +392,7 @@ def gelu_erf_with_the_gradient_of_tanh(dy, cache):
 
 @wrong(gelu_erf_forward, (3, 4))
 def gelu_erf_with_a_table_of_erf(dy, cache):
-    """Formula 7.1.26 of Abramowitz and Stegun, right to 1.5e-7."""
+    """Use formula 7.1.26 of Abramowitz and Stegun, whose error is up to 1.5e-7."""
     x, _ = cache
     t = 1 / (1 + 0.3275911 * abs(x) / math.sqrt(2))
     poly = t * (
@@ -408,12 +426,12 @@ def positions_off_by_one_token(dy, cache):
 
 
 @wrong(add_positions_forward, (2, 3, 4), (3, 4))
-def positions_of_the_first_image_only(dy, cache):
+def positions_with_the_first_image_only(dy, cache):
     return dy, dy[0].copy()
 
 
 @wrong(lambda x: (patchify(x, (2, 2)), None), (1, 4, 4, 1))
-def patches_put_back_by_a_reshape_alone(dy, _):
+def patches_put_back_by_reshape_only(dy, _):
     return dy.reshape(1, 4, 4, 1)
 
 
@@ -440,11 +458,11 @@ def dropout_without_its_scale(dy, mask):
 
 
 @wrong(lambda x: (dropout_forward(x, 0.5, RNG)[0], None), (4, 5))
-def dropout_from_a_generator_that_goes_on(dy, _):
+def dropout_from_a_generator_that_is_not_reset(dy, _):
     return dy * 1.0
 
 
-RNG = np.random.default_rng(3)
+RNG: np.random.Generator = np.random.default_rng(3)
 
 
 # ---- the loss
@@ -453,7 +471,8 @@ LABELS = np.array([0, 2, 1])
 
 
 def loss_forward(logits):
-    return cross_entropy_forward(logits, LABELS, smoothing=0.1)
+    targets = as_probabilities(logits, LABELS)
+    return cross_entropy_forward(logits, targets, smoothing=0.1)
 
 
 @wrong(loss_forward, (3, 4))
@@ -468,17 +487,17 @@ def loss_with_its_smoothing_forgotten(dloss, cache):
 
 
 @wrong(loss_forward, (3, 4))
-def loss_of_another_label(dloss, cache):
+def loss_with_the_wrong_labels(dloss, cache):
     p, t, count = cache
     return cross_entropy_backward(dloss, (p, np.roll(t, 1, axis=0), count))
 
 
 @wrong(loss_forward, (3, 4))
-def loss_that_ignores_what_it_is_multiplied_by(dloss, cache):
+def loss_that_ignores_dloss(dloss, cache):
     return cross_entropy_backward(1.0, cache)
 
 
-# ---- what they leave behind
+# ---- breaches of the contract
 
 
 @wrong(lambda a, b: (a + b, None), (2, 3), (2, 3))
@@ -510,7 +529,7 @@ def centring_that_writes_to_its_input(dy, _):
     return dy - dy.mean(-1, keepdims=True)
 
 
-LAST = {}
+LAST: dict[str, Any] = {}
 
 
 def keeps_in_a_global(x):
@@ -523,7 +542,7 @@ def square_with_a_stale_cache(dy, _):
     return 2 * dy * LAST["x"]
 
 
-CALLS = []
+CALLS: list[int] = []
 
 
 @wrong(lambda x: (x * x, x), (2, 3))

@@ -1,4 +1,4 @@
-"""The checker itself: it must catch every wrong backward, pass every right one, and explain bad use."""
+"""The checker catches wrong backwards, passes right ones, and explains misuse."""
 
 import json
 import sys
@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from mutants import MUTANTS
 
 from numpyvit import UserError, ViT, ViTConfig
-from numpyvit.gradcheck import SHARP, check_function, check_layer, check_model
-from numpyvit.gradcheck import comparison as compare
+from numpyvit.gradcheck import SHARP, check_function, check_layer, check_model, comparison
 from numpyvit.layers.attention import Attention
 from numpyvit.layers.gelu import GELU
 from numpyvit.layers.layernorm import LayerNorm
@@ -23,9 +22,8 @@ from numpyvit.layers.softmax import softmax_backward, softmax_forward
 from numpyvit.testing import normal, seeds
 
 FEW_OR_MANY = pytest.mark.parametrize("count", [5, pytest.param(200, marks=pytest.mark.slow)])
-WIDTHS = pytest.mark.parametrize(
-    "wide", [np.longdouble, np.float64]
-)  # float64: as on machines that have no wider one
+# float64: as on machines that have no wider float
+WIDTHS = pytest.mark.parametrize("wide", [np.longdouble, np.float64])
 HOW = pytest.mark.parametrize("directions", [0, 3], ids=["jacobian", "directions"])
 
 
@@ -39,7 +37,7 @@ def test_the_lists_are_long():
 @HOW
 @pytest.mark.parametrize("name", MUTANTS)
 def test_catches(name, directions, wide, count, monkeypatch):
-    monkeypatch.setattr(compare, "WIDE", wide)
+    monkeypatch.setattr(comparison, "WIDE", wide)
     forward, backward, shapes = MUTANTS[name]
     for seed in range(count):
         inputs = [normal(s, seed + i) for i, s in enumerate(shapes)]
@@ -55,7 +53,7 @@ def test_catches(name, directions, wide, count, monkeypatch):
 @HOW
 @pytest.mark.parametrize("name", AWKWARD)
 def test_passes(name, directions, wide, count, monkeypatch):
-    monkeypatch.setattr(compare, "WIDE", wide)
+    monkeypatch.setattr(comparison, "WIDE", wide)
     forward, backward, inputs, zero = AWKWARD[name]
     for seed in range(count):
         report = check_function(
@@ -105,7 +103,7 @@ def test_a_tie_of_two_inputs_is_a_kink_of_both():
     assert [row.verdict for row in report.rows] == ["kink", "kink"]
 
 
-def test_what_no_slope_excuses_is_wrong_at_a_kink_too():
+def test_a_value_outside_both_slopes_is_wrong_at_a_kink_too():
     pair = (lambda x: (np.maximum(x, 0), x)), (lambda dy, x: dy * ((x > 0) + 3.0 * (x == 0)))
     report = check_function(*pair, np.array([-1.0, 0, 2]))
     assert report.rows[0].verdict == "wrong"
@@ -114,7 +112,7 @@ def test_what_no_slope_excuses_is_wrong_at_a_kink_too():
 
 @given(seeds)
 def test_digits_that_float64_loses_are_never_called_wrong(seed):
-    """A saturated softmax: its gradient is rounding, more or less."""
+    """The gradient of a saturated softmax is little more than rounding."""
     report = check_function(
         softmax_forward, softmax_backward, 100 * normal((3, 4), seed), seed=seed, zero=["input 0"]
     )
@@ -122,11 +120,13 @@ def test_digits_that_float64_loses_are_never_called_wrong(seed):
 
 
 @HOW
-def test_what_cannot_be_known_does_not_pass(directions):
+def test_an_unknown_gradient_does_not_pass(directions):
     def forward(x):  # float32 inside: seven digits at most
         return x + np.tanh(x.astype(np.float32)), x
 
-    for seed in range(20):  # the one backward is right, the other that of what float32 leaves over
+    # The first backward is right. The second is right for the part that float32 does
+    # not hide.
+    for seed in range(20):
         for backward in (lambda dy, x: dy * (2 - np.tanh(x) ** 2), lambda dy, x: dy * 1.0):
             assert not check_function(
                 forward, backward, normal((3, 3), seed), seed=seed, directions=directions
@@ -135,8 +135,8 @@ def test_what_cannot_be_known_does_not_pass(directions):
 
 @HOW
 @given(st.floats(0, 6), seeds)
-def test_waves_that_fall_in_with_the_steps(directions, log_frequency, seed):
-    """A ripple on a straight line, and a backward that knows only the line."""
+def test_waves_that_fit_the_steps(directions, log_frequency, seed):
+    """A backward that knows only the straight line under a ripple fails."""
     w = 10**log_frequency * np.pi
 
     def forward(x):
@@ -195,7 +195,7 @@ def test_norms_that_overflow_pass_nothing():
 
 
 @pytest.mark.parametrize("directions", [0, 3])
-def test_the_edge_of_where_forward_is_defined(directions):
+def test_inputs_near_the_edge_of_the_domain_of_forward(directions):
     def forward(x):
         if (x <= 0).any():
             raise ValueError("not defined")
@@ -216,14 +216,14 @@ def test_a_zero_gradient_fails_unless_declared():
         assert check_function(*pair, *inputs, zero=["input 1"], directions=directions)
 
 
-def test_functions_without_longdouble_are_told_apart():
+def test_functions_without_longdouble_are_recognised():
     for name, why in (
-        ("of a function that knows float64 only", "y is float64 for longdouble inputs"),
-        ("of one that hides it", "takes no notice"),
+        ("that returns float64 for longdouble", "y is float64 for longdouble inputs"),
+        ("that hides that it computes in float64", "ignores the further digits"),
         ("a matrix's inverse, which has no longdouble", "failed"),
     ):
         forward, backward, inputs, _ = AWKWARD[name]
-        if compare.WIDE is np.float64:
+        if comparison.WIDE is np.float64:
             why = "none wider"
         assert why in str(check_function(forward, backward, *inputs(0)))
 
@@ -249,7 +249,7 @@ def test_the_table_names_the_weight():
     assert "wrong: backward is not the derivative of forward there" in str(report)
 
 
-def test_a_report_goes_to_json():
+def test_a_report_as_json():
     found = json.loads(check_layer(Broken(3, 2), normal((2, 3), 0)).to_json())
     assert found["ok"] is False
     assert [row["verdict"] for row in found["rows"]] == ["ok", "ok", "wrong"]
@@ -259,7 +259,7 @@ def test_a_report_goes_to_json():
 
 
 def one_wrong_element(model):
-    """A model whose mlp of block 0 has one element of one gradient wrong, by a millionth."""
+    """Make one element of one gradient of the model wrong by a millionth."""
     right = model.blocks[0].mlp.fc2.backward
 
     def backward(dy, cache, grads):
@@ -301,7 +301,7 @@ def test_a_model_with_one_wrong_layer_says_where_to_begin():
         "blocks.1.mlp.fc1.w",
     }
     assert (
-        "begin with blocks.0.attention.proj.b, the last that is wrong, and what follows it"
+        "begin with blocks.0.attention.proj.b, the last that is wrong, and the operations after it"
         in str(report)
     )
 
@@ -311,7 +311,7 @@ def test_the_bias_of_the_keys_has_no_gradient_and_is_no_error():
     assert report, f"\n{report}"
 
 
-# ---- bad use: one line each
+# ---- misuse: one line each
 
 
 def plain(x):
@@ -373,13 +373,13 @@ def double(dy, _):
             lambda a, b: (a + b, None),
             lambda dy, _: (dy, None),
             [np.ones(3), np.ones(3)],
-            "backward returned None as the gradient of b, wanted an array like it",
+            "backward returned None as the gradient of b, wanted an array of the shape of b",
         ),
         (
             plain,
             double,
             [np.arange(3)],
-            "a is int64, and gradients are for floats.*labels or indices.*lambda",
+            "a is int64, and only floats have gradients.*labels or indices.*lambda",
         ),
         (plain, double, [np.array([1, np.nan, np.inf])], r"a holds NaN, first at \[1\]"),
         (
@@ -396,8 +396,8 @@ def double(dy, _):
         ),
         (plain, double, [], "0 inputs and 2 names"),
         (np.ones(3), plain, [np.ones(3)], "forward is one ndarray, wanted two functions"),
-        (plain, double, [{"a": 1}], "a is no array: wanted floats"),
-        (plain, double, [[[1.0], [1.0, 2.0]]], "a is no array: wanted floats"),
+        (plain, double, [{"a": 1}], "a is not an array: wanted an array of floats"),
+        (plain, double, [[[1.0], [1.0, 2.0]]], "a is not an array: wanted an array of floats"),
         (lambda x: (x > 0, None), double, [np.ones(3)], "forward returned an array of bool as y"),
         (
             lambda x: 1 // 0,
@@ -407,7 +407,7 @@ def double(dy, _):
         ),
     ],
 )
-def test_bad_use_gets_one_line(forward, backward, inputs, message):
+def test_misuse_gets_one_line(forward, backward, inputs, message):
     names = ["a", "b"][: len(inputs)] or ["a", "b"]
     with pytest.raises(UserError, match=message) as error:
         check_function(forward, backward, *inputs, names=names)
@@ -426,12 +426,12 @@ def test_bad_use_gets_one_line(forward, backward, inputs, message):
         ({"names": [3]}, r"the names are \[3\], wanted different strings"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(options, message):
+def test_options_without_a_meaning_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         check_function(plain, double, np.ones(3), **{"names": ["x"], **options})
 
 
-def test_float32_is_promoted_and_says_so():
+def test_float32_is_promoted_and_the_report_says_so():
     report = check_function(plain, double, normal((3,), 0, np.float32), names=["x"])
     assert report
     assert "(x is float32, promoted to float64)" in str(report)
@@ -452,13 +452,16 @@ def test_the_first_layer_that_gives_nan_is_named():
     before = dict(vars(part))
     with pytest.raises(UserError, match=r"blocks.1.mlp.gelu gives NaN, first at \[0, 0, 0\]"):
         check_model(model, normal((2, 4, 4, 1), 0))
-    assert vars(part) == before  # what watched the layers is gone
+    assert vars(part) == before  # nothing watches the layers any more
     with pytest.raises(UserError, match=r"x holds NaN, first at \[0, 1\]"):
         check_layer(GELU(), np.array([[1, np.nan]]))
 
 
 class DeviceArray:
-    """As much of a CuPy array as a pair needs here: no NumPy function takes it, and get() brings it back."""
+    """The part of CuPy's array that a pair needs.
+
+    NumPy's functions refuse it, and get() copies it to the host.
+    """
 
     __module__ = "cupy"
     __array_ufunc__ = None
@@ -479,7 +482,7 @@ class DeviceArray:
         return self.host.copy()
 
 
-def test_arrays_of_a_device_go_there_and_back(monkeypatch):
+def test_device_arrays_are_given_to_the_pair_and_copied_back(monkeypatch):
     cupy = types.ModuleType("cupy")
     cupy.asarray = lambda x: x if isinstance(x, DeviceArray) else DeviceArray(x)
     cupy.shares_memory = lambda a, b: np.shares_memory(a.host, b.host)
@@ -495,8 +498,8 @@ def test_arrays_of_a_device_go_there_and_back(monkeypatch):
         assert "float64, as there is none wider" in str(report)
 
 
-def test_a_small_gradient_beside_large_values_is_known_as_well():
-    """A gelu far out, before a weight and a bias: its own gradient is 1e-5 of theirs, and exact."""
+def test_a_small_gradient_beside_large_values_is_known_too():
+    """In the tail of a GELU, dx is exact and 1e-5 of the gradients of the weights."""
     report = check_layer(MLP(4, 1), normal((1, 1, 4), 17027), 17027, tolerance=SHARP)
     assert report, f"\n{report}"
 

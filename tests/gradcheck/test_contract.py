@@ -1,9 +1,10 @@
-"""Each kind of bad conduct is found by the property that is there for it, and by the checker."""
+"""Each breach of the contract is found by the property that is made for it."""
 
 import numpy as np
 import pytest
 
 from numpyvit.gradcheck import check_function
+from numpyvit.layers.dropout import dropout_backward, dropout_forward
 from numpyvit.layers.linear import linear_backward, linear_forward
 from numpyvit.testing import (
     assert_batch_splits,
@@ -12,6 +13,7 @@ from numpyvit.testing import (
     assert_linear_backward,
     assert_pure,
     assert_reentrant,
+    check_pair_contract,
     normal,
 )
 
@@ -37,7 +39,7 @@ def scales_dy(dy, x):
     return dy.copy()
 
 
-def uses_up_its_cache(dy, x):
+def overwrites_its_cache(dy, x):
     x *= 2 * dy
     return x.copy()
 
@@ -71,7 +73,7 @@ def noisy(rng):
     [
         (assert_pure, centre_in_place, centre_backward, "forward changed input 0"),
         (assert_pure, square, scales_dy, "backward changed dy"),
-        (assert_pure, square, uses_up_its_cache, "backward changed its cache"),
+        (assert_pure, square, overwrites_its_cache, "backward changed its cache"),
         (
             assert_pure,
             lambda x: (2 * x, None),
@@ -143,9 +145,59 @@ def noisy(rng):
         (assert_gradients, square, lambda dy, x: dy * x, "wrong"),
     ],
 )
-def test_found(check, forward, backward, message):
+def test_breaches_are_found(check, forward, backward, message):
     with pytest.raises(AssertionError, match=message):
         check(forward, backward, X.copy())
+
+
+# ---- all properties at once
+
+
+def test_a_right_pair_keeps_the_whole_contract():
+    check_pair_contract(square, lambda dy, x: 2 * dy * x, X)
+
+
+def test_a_pair_with_a_random_generator_keeps_the_contract_if_it_is_seeded_in_each_call():
+    def seeded(x):
+        return dropout_forward(x, 0.5, np.random.default_rng(3))
+
+    x = normal((4, 3), 0)
+    check_pair_contract(seeded, dropout_backward, x, seed=1, splits=False)
+    with pytest.raises(AssertionError, match="is not that part of y"):  # one mask for the batch
+        check_pair_contract(seeded, dropout_backward, x, seed=1)
+
+    rng = np.random.default_rng(3)
+    with pytest.raises(AssertionError, match="forward is not deterministic"):
+        check_pair_contract(
+            lambda x: dropout_forward(x, 0.5, rng), dropout_backward, x, splits=False
+        )
+
+
+def test_gradients_can_be_left_out_of_the_contract():
+    def half(dy, x):
+        return dy * x
+
+    with pytest.raises(AssertionError, match="wrong"):
+        check_pair_contract(square, half, X)
+    check_pair_contract(square, half, X, gradients=False)
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "message"),
+    [
+        (square, lambda dy, x: np.clip(2 * dy * x, -0.1, 0.1), "not linear in dy"),
+        (square, lambda dy, x: overwrites_its_cache(dy, x), "differs at a second call|its cache"),
+        (*remembers(), "changes if forward is called again"),
+        (lambda x: (x - x.sum(0), None), lambda dy, _: dy - dy.sum(0), "is not that part of y"),
+        (lambda x: (x * np.float64(2), None), lambda dy, _: 2 * dy, "y is float64 for float32"),
+    ],
+)
+def test_each_property_is_part_of_the_contract(forward, backward, message):
+    with pytest.raises(AssertionError, match=message):
+        check_pair_contract(forward, backward, X.copy(), gradients=False)
+
+
+# ---- further breaches
 
 
 def test_gradients_of_weights_must_add_up():
@@ -165,14 +217,15 @@ def test_shared_memory_is_found():
         lambda a, b: (a + b, None), lambda dy, _: (dy, dy), X, X.copy(), names=["a", "b"]
     )
     assert report.faults == (
-        "the gradient of a shares memory with the gradient of b: whoever adds to one in place changes both",
+        "the gradient of a shares memory with the gradient of b: "
+        "adding to one in place changes the other",
     )
-    assert "nothing was compared: mend this first" in str(report)
+    assert "nothing was compared: fix this first" in str(report)
     report = check_function(lambda a: (a * 1, a), lambda dy, a: a, X, names=["a"])
     assert "the gradient of a shares memory with a" in str(report)
 
 
-def test_a_function_for_non_contiguous_inputs_only_is_found():
+def test_a_function_that_relies_on_contiguous_inputs_is_found():
     def flat(x):
         return np.frombuffer(np.require(x, requirements="C").tobytes()).reshape(x.shape) * 1, None
 

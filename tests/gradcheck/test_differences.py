@@ -1,4 +1,4 @@
-"""Slopes, their estimates and kinks, of functions whose derivatives are known."""
+"""The slopes, estimates and kinks of functions whose derivatives are known."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from numpyvit.testing import normal, seeds
 
 
 def slopes(f, x, wide, target=1e-14):
-    """Of f, element by element, at x (n,)."""
+    """Return the slopes, estimates and kinks of an elementwise f at x (n,)."""
     at = x.astype(wide)
 
     def moved(i, t):
@@ -62,7 +62,7 @@ def test_a_fast_wave_is_never_taken_for_a_slow_one(log_frequency, wide, seed):
 
 
 @given(st.floats(1e-9, 1, allow_subnormal=False), st.sampled_from([1.0, -1.0]))
-def test_a_kink_beside_x_does_not_disturb(distance, side):
+def test_a_kink_beside_x_does_no_harm(distance, side):
     found, estimates, kinks = slopes(abs, np.array([distance * side]), WIDE)
     assert not kinks.any()
     assert abs(found[0] - side) <= 2 * estimates[0] <= 1e-6
@@ -78,13 +78,13 @@ def test_a_kink_at_x(left, gap):
     assert float(estimates[0]) == pytest.approx(gap / 2, rel=1e-9)
 
 
-def test_where_a_function_is_not_finite_nothing_is_known():
+def test_nothing_is_known_where_a_function_is_not_finite():
     _, estimates, kinks = slopes(lambda x: np.where(x == 1, x, np.nan), np.array([1.0]), WIDE)
     assert np.isinf(estimates).all()
     assert not kinks.any()
 
 
-def test_first_steps_are_of_the_size_of_x():
+def test_first_steps_are_a_fraction_of_x():
     x = normal((100,), 0) * 10.0 ** np.arange(-50, 50)
     h = first_step(x, 0)
     assert np.all(h <= 0.08 * np.maximum(abs(x), 1))

@@ -1,4 +1,4 @@
-"""What `numpyvit gradcheck` runs, and how it ends."""
+"""The checks that `numpyvit gradcheck` runs, and its exit code and output."""
 
 import re
 
@@ -12,21 +12,21 @@ from numpyvit.cli.main import main
 from numpyvit.gradcheck import SHARP, suite
 from numpyvit.gradcheck.suite import layer_checks, model_checks
 from numpyvit.layers import softmax
+from numpyvit.presets import presets
 from numpyvit.testing import seeds
-from numpyvit.vit import presets
 
 
 @pytest.mark.parametrize("name", layer_checks())
 @settings(max_examples=5)
 @given(seed=seeds)
-def test_layers(name, seed):
+def test_every_layer_passes(name, seed):
     report = layer_checks(seed)[name]()
     assert report, f"\n{report}"
     assert report.error <= SHARP
 
 
 @pytest.mark.parametrize("name", model_checks())
-def test_models_in_every_option(name):
+def test_models_pass_in_every_option(name):
     report = model_checks(len(name))[name]()
     assert report, f"\n{report}"
     assert report.error <= SHARP
@@ -51,7 +51,7 @@ def test_the_command_for_a_preset(capsys):
     assert "did you mean 'digits'" in capsys.readouterr().err
 
 
-def test_the_command_fails_where_a_gradient_is_wrong(capsys, monkeypatch):
+def test_the_command_fails_if_a_gradient_is_wrong(capsys, monkeypatch):
     monkeypatch.setattr("numpyvit.gradcheck.suite.softmax_backward", lambda dy, y: dy * y * (1 - y))
     assert softmax.softmax_backward is not None
     assert main(["gradcheck"]) == 1
@@ -67,26 +67,26 @@ def test_the_command_on_a_gpu_checks_its_kernels(capsys, monkeypatch):
         return lambda *args, **options: called.add(name) or twin(*args, **options)
 
     monkeypatch.setattr(
-        kernels, "TWINS", {name: counted(name, twin) for name, twin in kernels.TWINS.items()}
+        kernels, "KERNELS", {name: counted(name, twin) for name, twin in kernels.KERNELS.items()}
     )
     with strict.installed():
         assert main(["gradcheck", "--device", "cuda"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(layer_checks()) + 3
     assert f"{len(lines) - 1} checked on cuda in " in lines[-1]
-    assert {name for name in kernels.TWINS if name.endswith("_backward")} - called == set()
+    assert {name for name in kernels.KERNELS if name.endswith("_backward")} - called == set()
 
 
-def test_the_command_finds_what_is_wrong_on_a_gpu_only(capsys, monkeypatch):
+def test_the_command_finds_mistakes_that_only_a_gpu_has(capsys, monkeypatch):
     softmax_right, layernorm_right = (
-        kernels.TWINS[f"{name}_backward"] for name in ("softmax", "layernorm")
+        kernels.KERNELS[f"{name}_backward"] for name in ("softmax", "layernorm")
     )
     monkeypatch.setitem(
-        kernels.TWINS, "softmax_backward", lambda dy, y: (1 + 1e-6) * softmax_right(dy, y)
+        kernels.KERNELS, "softmax_backward", lambda dy, y: (1 + 1e-6) * softmax_right(dy, y)
     )
     monkeypatch.setitem(
-        kernels.TWINS,
-        "layernorm_backward",  # not linear, which is found sooner
+        kernels.KERNELS,
+        "layernorm_backward",  # not linear, which is found first
         lambda dy, cache: tuple(abs(g) for g in layernorm_right(dy, cache)),
     )
     monkeypatch.setattr(
@@ -96,12 +96,8 @@ def test_the_command_finds_what_is_wrong_on_a_gpu_only(capsys, monkeypatch):
         suite, "OPTIONS", {name: values[:1] for name, values in suite.OPTIONS.items()}
     )
     monkeypatch.setitem(presets, "tiny", ViTConfig(**suite.MODEL))
-    args = [
-        "gradcheck",
-        "--all",
-        "--preset",
-        "tiny",
-    ]  # a layer, a model of the suite, one by its name
+    # a layer, a model of the suite, and a preset
+    args = ["gradcheck", "--all", "--preset", "tiny"]
     with strict.installed():
         assert main(args) == 0
         assert "\n3 checked in " in capsys.readouterr().out
