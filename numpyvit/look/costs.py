@@ -1,66 +1,88 @@
-"""What a configuration is made of and costs: the table of `numpyvit info`."""
+"""The layers of a model with their output shapes, weights and FLOPs: `numpyvit info`."""
 
-from ..vit import ViT, ViTConfig
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..config import ViTConfig
+from ..params import Buffer, Param
+from ..vit import ViT
+from ..watch import Call, watch
+from .products import record_products
 
 
-def costs(config: ViTConfig) -> list[tuple[str, str, int, int]]:
-    """(layer, shape of its output for one image, weights, FLOPs) from the image to the scores.
+@dataclass(frozen=True)
+class Cost:
+    """One layer. name: as in the names of weights; kind: its class; shape: of its output.
 
-    FLOPs count the matrix products of one forward pass, a multiplication and an addition as two; what is computed
-    element by element is left out, and so is the saving in the last block, which needs one query only.
+    weights: the number of its own weights; flops: those of its own matrix products in one
+    forward pass, with a multiplication and an addition counted as two. Both are without the
+    layers inside it. shape and flops are for one image.
     """
-    c = config
-    D, F, N, h, K = c.width, c.mlp_width, c.tokens, c.heads, c.classes
-    E, patches, (s1, s2) = D // h, N - (c.pooling == "cls"), c.window
-    model = ViT(c)
 
-    def weights(prefix: str) -> int:
-        return sum(p.size for name, p in model.params.items() if name.startswith(prefix))
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    weights: int
+    flops: int
 
-    def row(
-        name: str, shape: tuple[int, ...], prefix: str | None, flops: int
-    ) -> tuple[str, str, int, int]:
-        return name, "x".join(map(str, shape)), weights(prefix) if prefix else 0, flops
 
-    (H, W), (p1, p2) = c.image, c.patch
-    rows = [
-        ("image", f"{H}x{W}x{c.channels}", 0, 0),
-        row(
-            f"patches of {p1}x{p2}, {f'{s1}x{s2} seen, ' * bool(c.patch_overlap)}linear",
-            (patches, D),
-            "embed.",
-            2 * patches * s1 * s2 * c.channels * D,
-        ),
+def costs(config: ViTConfig) -> list[Cost]:
+    """Return the layers in the order in which they finish, from the image to the scores.
+
+    What is computed element by element is not counted, and neither is the saving in the
+    last block of a model with a class token. Layers that only combine others, and those
+    that do nothing, are left out. All blocks cost the same, so only one is run.
+    """
+    one_block = dataclasses.replace(config, depth=1)
+    rows = run_costs(one_block)
+    block = [row for row in rows if row.name.startswith("blocks.")]
+    before = rows[: rows.index(block[0])]
+    after = rows[rows.index(block[-1]) + 1 :]
+    blocks = [
+        dataclasses.replace(row, name=row.name.replace("blocks.0", f"blocks.{i}", 1))
+        for i in range(config.depth)
+        for row in block
     ]
-    if c.pooling == "cls":
-        rows.append(row("class token", (N, D), "cls_token.", 0))
-    rows.append(row(f"positions ({c.positions})", (N, D), "positions.", 0))
-    for i in range(c.depth):
-        b = f"blocks.{i}"
-        rows += [
-            row(f"{b}.norm1", (N, D), f"{b}.norm1.", 0),
-            row(f"{b}.attention.qkv", (N, 3 * D), f"{b}.attention.qkv.", 2 * N * D * 3 * D),
-            row(f"{b}.attention ({h} heads of {E})", (N, D), None, 2 * 2 * N * N * D),
-            row(f"{b}.attention.proj", (N, D), f"{b}.attention.proj.", 2 * N * D * D),
-            row(f"{b}.norm2", (N, D), f"{b}.norm2.", 0),
-            row(f"{b}.mlp (gelu by {c.gelu})", (N, D), f"{b}.mlp.", 2 * 2 * N * D * F),
-        ]
-    rows.append(row(f"norm, {'class token' if c.pooling == 'cls' else 'mean'}", (D,), "norm.", 0))
-    if c.head_hidden:
-        rows.append(
-            row("head.hidden, tanh", (c.head_hidden,), "head.hidden.", 2 * D * c.head_hidden)
-        )
-    rows.append(row("head", (K,), "head.out.", 2 * (c.head_hidden or D) * K))
+    return before + blocks + after
+
+
+def run_costs(config: ViTConfig) -> list[Cost]:
+    """Return the layers of a model that is run on one image."""
+    flops: dict[str, int] = {}
+    for product in record_products(config, 1, backward=False):
+        flops[product.layer] = flops.get(product.layer, 0) + product.flops
+    rows: list[Cost] = []
+
+    def hook(call: Call) -> Any:
+        y, cache = call()
+        own = [p for p in vars(call.layer).values() if isinstance(p, Param)]
+        combines = any(hasattr(part, "forward") for part in vars(call.layer).values())
+        does_nothing = y is call.args[1]
+        if call.name and (own or call.name in flops or not (combines or does_nothing)):
+            kind, weights = type(call.layer).__name__, sum(p.size for p in own)
+            rows.append(Cost(call.name, kind, y.shape[1:], weights, flops.get(call.name, 0)))
+        return y, cache
+
+    model = ViT(config, shortcuts=False)
+    params = Buffer(model.params, np.zeros(model.count(), np.float32))
+    image = np.zeros((1, *config.image, config.channels), np.float32)
+    with watch(model, hook):
+        model.forward(params, image, need_cache=False)
     return rows
 
 
 def summary(config: ViTConfig) -> str:
-    """The table as text, with the totals in its last line."""
+    """Return the table as text, with the totals in its last line."""
     rows = costs(config)
-    total = ("total", "", sum(r[2] for r in rows), sum(r[3] for r in rows))
-    lines = [f"{'layer':34}{'output':>12}{'weights':>14}{'FLOPs':>18}"]
-    lines += [
-        f"{name:34}{shape:>12}{weights:14,}{flops:18,}"
-        for name, shape, weights, flops in (*rows, total)
-    ]
+    (H, W), C = config.image, config.channels
+    image = Cost("images", "", (H, W, C), 0, 0)
+    weights, flops = sum(row.weights for row in rows), sum(row.flops for row in rows)
+    total = Cost("total", "", (), weights, flops)
+    lines = [f"{'layer':24}{'kind':24}{'output':>12}{'weights':>14}{'FLOPs':>18}"]
+    for row in (image, *rows, total):
+        shape = "x".join(map(str, row.shape))
+        lines.append(f"{row.name:24}{row.kind:24}{shape:>12}{row.weights:14,}{row.flops:18,}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What the model sees, as images."""
+"""A sheet of training images, as they are and as augmentation changes them."""
 
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -13,43 +13,53 @@ from ..train.recipes import Recipe, augmentation, mixing
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SIDE, GAP = 8, 2  # images in a row and in a column; grey pixels between them
+SIDE = 8  # images in a row and in a column
+GAP = 2  # grey pixels between them
 
 
 def batch_picture(train: data.Dataset, recipe: Recipe, seed: int = 0) -> "Image":
-    """The first 64 images of training, as they are, and beside that as the recipe changes them, where `train` is."""
+    """Draw the first 64 training images, on the left unchanged, on the right augmented.
+
+    The augmentation is computed where `train` is, on the host or on a GPU.
+    """
     from PIL import Image
 
-    def first(augment: data.Augment | None, mix: data.Mix | None) -> Array:
-        batches = data.batches(train, recipe.batch_size, 64, seed, augment, mix)
-        enough = islice(batches, -(-SIDE * SIDE // min(recipe.batch_size, len(train))))
-        return np.concatenate([to_host(images) for images, _ in enough])[: SIDE * SIDE]
-
-    panels = [
-        tile(back(first(*how), train))
-        for how in ((None, None), (augmentation(recipe), mixing(recipe)))
-    ]
-    both = np.concatenate(
-        [panels[0], np.full_like(panels[0][:, : 4 * GAP], 128), panels[1]], axis=1
-    )
+    plain = first_images(train, recipe, seed, None, None)
+    augmented = first_images(train, recipe, seed, augmentation(recipe), mixing(recipe))
+    left, right = (tile(to_pixels(images, train)) for images in (plain, augmented))
+    gap = np.full_like(left[:, : 4 * GAP], 128)
+    sheet = np.concatenate([left, gap, right], axis=1)
     zoom = max(1, round(48 / max(train.images.shape[1:3])))
-    return Image.fromarray(both.repeat(zoom, 0).repeat(zoom, 1))
+    return Image.fromarray(sheet.repeat(zoom, 0).repeat(zoom, 1))
 
 
-def back(images: Array, train: data.Dataset) -> Array:
-    """Normalised images (n, H, W, C)  ->  uint8 RGB; greys are repeated."""
-    pixels = np.round(255 * (images * train.std + train.mean)).clip(0, 255).astype(np.uint8)
+def first_images(
+    train: data.Dataset,
+    recipe: Recipe,
+    seed: int,
+    augment: data.Augment | None,
+    mix: data.Mix | None,
+) -> Array:
+    """Return the first 64 images that training sees, normalised, (64, H, W, C)."""
+    batches = data.batches(train, recipe.batch_size, 64, seed, augment, mix)
+    needed = -(-SIDE * SIDE // min(recipe.batch_size, len(train)))
+    images = [to_host(images) for images, _ in islice(batches, needed)]
+    return np.concatenate(images)[: SIDE * SIDE]
+
+
+def to_pixels(images: Array, train: data.Dataset) -> Array:
+    """Undo the normalisation: (n, H, W, C)  ->  (n, H, W, 3) uint8; greys are repeated."""
+    pixels = np.round(255 * (images * train.std + train.mean))
+    pixels = pixels.clip(0, 255).astype(np.uint8)
     return pixels if pixels.shape[-1] == 3 else pixels[..., :1].repeat(3, -1)
 
 
 def tile(images: Array) -> Array:
-    """(n, H, W, 3)  ->  one image with all of them, SIDE in a row, on grey."""
+    """(n, H, W, 3)  ->  one image with SIDE of them in a row, on a grey background."""
     n, H, W, C = images.shape
     rows = -(-n // SIDE)
     sheet = np.full((rows * SIDE, H + GAP, W + GAP, C), 128, np.uint8)
     sheet[:n, :H, :W] = images
-    return (
-        sheet.reshape(rows, SIDE, H + GAP, W + GAP, C)
-        .swapaxes(1, 2)
-        .reshape(rows * (H + GAP), SIDE * (W + GAP), C)
-    )
+    sheet = sheet.reshape(rows, SIDE, H + GAP, W + GAP, C)
+    sheet = sheet.swapaxes(1, 2)  # (rows, H + GAP, SIDE, W + GAP, C)
+    return sheet.reshape(rows * (H + GAP), SIDE * (W + GAP), C)

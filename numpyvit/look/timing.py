@@ -1,4 +1,8 @@
-"""Where the time of a step goes, layer by layer, and what share of it the matrix products need: `numpyvit info --time`."""
+"""Where the time of a training step goes, layer by layer: `numpyvit info --time`.
+
+Beside the time of each layer stands the time of its matrix products alone, which is a
+lower bound for it.
+"""
 
 import time
 from collections import defaultdict
@@ -9,104 +13,56 @@ from typing import Any
 
 import numpy as np
 
+from ..config import ViTConfig
 from ..engine.workers import Workers, micro_batch_size
 from ..losses import cross_entropy
-from ..vit import ViT, ViTConfig
+from ..vit import ViT
+from ..watch import Call, watch
+from .products import record_products
 
-Runs = dict[str, list[Callable[[], object]]]
+# Seconds of a layer, forward and backward, and those of its matrix products alone.
+Times = tuple[float, float, float, float]
 
 
-def products(config: ViTConfig, B: int, dtype: Any = np.float32) -> tuple[Runs, Runs]:
-    """The matrix products of the plain model for B images, forward and backward, by layer: functions to call.
+def row_name(layer: str, depth: int) -> str:
+    """Return the row of the table for a layer.
 
-    No shortcut is taken: all tokens ask in the last block too. Each product finds its inputs in the layout that suits it
-    best and writes to memory that is there. What else a model computes comes on top of this time.
+    The blocks share their rows, except the last one: with a class token it computes less.
     """
-    c = config
-    forward: Runs = defaultdict(list)
-    backward: Runs = defaultdict(list)
-    N, D, E = c.tokens, c.width, c.width // c.heads
-
-    def product(
-        runs: Runs, name: str, a: tuple[int, ...], b: tuple[int, ...], swap: str = ""
-    ) -> None:
-        """a @ b, of arrays whose memory holds a' or b' where `swap` says so."""
-        x, y = (
-            np.ones(shape if n not in swap else (*shape[:-2], shape[-1], shape[-2]), dtype)
-            for n, shape in (("a", a), ("b", b))
-        )
-        x, y = x.swapaxes(-1, -2) if "a" in swap else x, y.swapaxes(-1, -2) if "b" in swap else y
-        out = np.empty((*a[:-1], b[-1]), dtype)
-        runs[name].append(lambda: np.matmul(x, y, out=out))
-
-    def linear(name: str, rows: int, d_in: int, d_out: int, need_dx: bool = True) -> None:
-        product(forward, name, (rows, d_in), (d_in, d_out))
-        product(backward, name, (d_in, rows), (rows, d_out), "a")
-        if need_dx:
-            product(backward, name, (rows, d_out), (d_out, d_in), "b")
-
-    patches = N - (c.pooling == "cls")
-    linear("embed", B * patches, c.window[0] * c.window[1] * c.channels, D, need_dx=False)
-    for i in range(c.depth):
-        b, heads = block_name(i, c.depth), (B, c.heads)
-        linear(f"{b}.attention.qkv", B * N, D, 3 * D)
-        for runs, times in ((forward, 1), (backward, 2)):  # q k' and a v; da, dv, dq and dk
-            for _ in range(times):
-                product(runs, f"{b}.attention", (*heads, N, E), (*heads, E, N))
-                product(runs, f"{b}.attention", (*heads, N, N), (*heads, N, E))
-        linear(f"{b}.attention.proj", B * N, D, D)
-        linear(f"{b}.mlp.fc1", B * N, D, c.mlp_width)
-        linear(f"{b}.mlp.fc2", B * N, c.mlp_width, D)
-    if c.head_hidden:
-        linear("head.hidden", B, D, c.head_hidden)
-    linear("head.out", B, c.head_hidden or D, c.classes)
-    return forward, backward
-
-
-def block_name(i: int, depth: int) -> str:
-    """Blocks are one row of the table, but for the last: there the class token alone may ask."""
-    return "last block" if i == depth - 1 else "other blocks"
+    if not layer:
+        return "everything else"
+    if not layer.startswith("blocks."):
+        return layer
+    _, number, *rest = layer.split(".")
+    block = "last block" if int(number) == depth - 1 else "other blocks"
+    return ".".join([block, *rest])
 
 
 class Stopwatch:
-    """Seconds by name, where what a timed call spends in other timed calls counts for those."""
+    """A hook for `watch` that adds up seconds by row and method.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.inner: list[float] = []
+    What a layer spends in the layers inside it counts for those.
+    """
 
-    def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            self.inner.append(0.0)
-            start = time.perf_counter()
-            result = call(*args, **kwargs)
-            seconds = time.perf_counter() - start
-            self.seconds[name] += seconds - self.inner.pop()
-            if self.inner:
-                self.inner[-1] += seconds
-            return result
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.seconds: dict[tuple[str, str], float] = defaultdict(float)
+        self.inside: list[float] = []  # of each running layer: the seconds of its inner layers
 
-        return run
-
-
-def time_layers(model: ViT, forward: Stopwatch, backward: Stopwatch) -> None:
-    """Make this model's layers report to the two stopwatches."""
-
-    def walk(layer: Any, name: str) -> None:
-        for key, part in vars(layer).items():
-            if key == "blocks":
-                for i, block in enumerate(part):
-                    walk(block, block_name(i, len(part)))
-            elif hasattr(part, "forward"):
-                walk(part, f"{name}.{key}" if name else key)
-        layer.forward = forward.timed(name or "everything else", layer.forward)
-        layer.backward = backward.timed(name or "everything else", layer.backward)
-
-    walk(model, "")
+    def __call__(self, call: Call) -> Any:
+        self.inside.append(0.0)
+        start = time.perf_counter()
+        result = call()
+        seconds = time.perf_counter() - start
+        row = row_name(call.name, self.depth), call.method
+        self.seconds[row] += seconds - self.inside.pop()
+        if self.inside:
+            self.inside[-1] += seconds
+        return result
 
 
 def median_time(call: Callable[[], object], seconds: float = 1.0, least: int = 3) -> float:
-    """The median time of a call, repeated for about so long."""
+    """Return the median time of a call that is repeated for about `seconds`."""
     call()
     times: list[float] = []
     while len(times) < least or sum(times) < seconds:
@@ -116,72 +72,89 @@ def median_time(call: Callable[[], object], seconds: float = 1.0, least: int = 3
     return float(np.median(times))
 
 
-def layer_times(
-    config: ViTConfig, B: int, repeats: int = 7
-) -> dict[str, tuple[float, float, float, float]]:
-    """By layer: seconds forward and backward for one micro-batch of B images on one thread, and those of the products alone.
+def layer_times(config: ViTConfig, B: int, repeats: int = 7) -> dict[str, Times]:
+    """Return the times of one micro-batch of B images on one thread, by row of the table.
 
-    To be called while Workers are at work: they set what a worker finds.
+    To be called inside `with Workers(...)`, which sets what a worker thread finds.
     """
     model, rng = ViT(config), np.random.default_rng(0)
     params = model.init()
     grads = params.zeros_like()
     images = rng.standard_normal((B, *config.image, config.channels), np.float32)
     labels = rng.integers(0, config.classes, B)
-    runs: list[tuple[dict[str, float], dict[str, float]]] = []
-    forward, backward = Stopwatch(), Stopwatch()
-    time_layers(model, forward, backward)
+    runs: list[dict[tuple[str, str], float]] = []
     for _ in range(repeats + 1):
-        forward.seconds.clear()
-        backward.seconds.clear()
-        logits, cache = model.forward(params, images)
-        model.backward(cross_entropy(logits, labels)[1], cache, grads)
-        runs.append((dict(forward.seconds), dict(backward.seconds)))
-    limits: list[dict[str, float]] = [defaultdict(float), defaultdict(float)]
-    for part, its_limits in zip(products(config, B), limits, strict=True):
-        for name, calls in part.items():
-            row = (
-                name if name in runs[0][0] else name.rpartition(".")[0]
-            )  # last block: attention makes q itself
-            its_limits[row] += median_time(partial(run_all, calls), 0.05)
+        stopwatch = Stopwatch(config.depth)
+        with watch(model, stopwatch):
+            logits, cache = model.forward(params, images)
+            _, dlogits = cross_entropy(logits, labels)
+            model.backward(dlogits, cache, grads)
+        runs.append(dict(stopwatch.seconds))
+    warm = runs[1:]
+    limits = product_times(config, B, {name for name, _ in warm[0]})
+    rows = dict.fromkeys(name for name, method in warm[0] if method == "forward")
+
+    def median(name: str, method: str) -> float:
+        return float(np.median([run.get((name, method), 0.0) for run in warm]))
+
     return {
         name: (
-            float(np.median([f[name] for f, _ in runs[1:]])),
-            float(np.median([b.get(name, 0) for _, b in runs[1:]])),
-            limits[0][name],
-            limits[1][name],
+            median(name, "forward"),
+            median(name, "backward"),
+            limits[name, "forward"],
+            limits[name, "backward"],
         )
-        for name in runs[0][0]
+        for name in rows
     }
 
 
+def product_times(config: ViTConfig, B: int, rows: set[str]) -> dict[tuple[str, str], float]:
+    """Return the seconds that the matrix products of each row take alone, by row and method.
+
+    The products of a layer that has no row, because a shortcut replaces it, count for the
+    layer around it.
+    """
+    calls: dict[tuple[str, str], list[Callable[[], object]]] = defaultdict(list)
+    for product in record_products(config, B):
+        row = row_name(product.layer, config.depth)
+        if row not in rows:
+            row = row.rpartition(".")[0]
+        calls[row, product.method].append(product.replay())
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    for key, replays in calls.items():
+        seconds[key] = median_time(partial(run_all, replays), 0.05)
+    return seconds
+
+
 def run_all(calls: list[Callable[[], object]]) -> None:
+    """Call each of them."""
     for call in calls:
         call()
 
 
 def limit(config: ViTConfig, batch: int, workers: Workers) -> Callable[[], object]:
-    """A function that runs the products of a whole batch, forward and backward, by these workers: what no step of the plain
-    model can be faster than."""
+    """Return a function that runs the matrix products of a whole batch on these workers.
+
+    No step of the model without shortcuts can be faster.
+    """
     size = workers.micro_batch or micro_batch_size(config.tokens, batch)
     free: SimpleQueue[list[Callable[[], object]]] = SimpleQueue()
-    for _ in range(workers.workers):
-        free.put(
-            [call for runs in products(config, size) for calls in runs.values() for call in calls]
-        )
+    products = record_products(config, size)
+    for _ in range(workers.workers):  # each thread has its own arrays
+        free.put([product.replay() for product in products])
 
-    def piece(i: int) -> None:
+    def micro_batch(i: int) -> None:
         calls = free.get()
         run_all(calls)
         free.put(calls)
 
-    return lambda: workers.each(piece, range(-(-batch // size)))
+    return lambda: workers.map(micro_batch, range(-(-batch // size)))
 
 
 def profile(
     config: ViTConfig, batch: int, workers: int | None = None, micro_batch: int | None = None
 ) -> str:
-    """The table of `numpyvit info --time`, as text; of steps without patch dropout."""
+    """Return the table of `numpyvit info --time` as text; its steps use all patches."""
     model = ViT(config)
     params, rng = model.init(), np.random.default_rng(0)
     images = rng.standard_normal((batch, *config.image, config.channels), np.float32)
@@ -189,22 +162,26 @@ def profile(
     with Workers(model, workers=workers, micro_batch=micro_batch) as threads:
         B = threads.micro_batch or micro_batch_size(config.tokens, batch)
         rows = layer_times(config, B)
-        step = median_time(lambda: threads.loss_and_grad(params, images, labels, all_patches=True))
+        step = median_time(lambda: threads.loss_and_grad(params, images, labels))
         evaluation = median_time(lambda: threads.predict(params, images))
         least = median_time(limit(config, batch, threads))
-    total = [sum(column) for column in zip(*rows.values(), strict=True)]
     lines = [
-        f"one micro-batch of {B} images, one thread; ms; products: the plain model's matrix products alone",
-        f"{'layer':30}{'forward':>10}{'backward':>10}{'share':>8}{'products':>10}{'products / time':>17}",
+        f"one micro-batch of {B} images on one thread, in ms; products: the matrix products "
+        "alone, without shortcuts (the last block may need less)",
+        f"{'layer':30}{'forward':>10}{'backward':>10}{'fraction':>10}{'products':>10}"
+        f"{'products / time':>17}",
     ]
-    for name, (f, b, pf, pb) in [*rows.items(), ("all", tuple(total))]:
-        share, part = (f + b) / (total[0] + total[1]), f"{(pf + pb) / (f + b):17.0%}" if pf else ""
+    total = tuple(sum(column) for column in zip(*rows.values(), strict=True))
+    for name, (f, b, products_f, products_b) in [*rows.items(), ("all", total)]:
+        fraction = (f + b) / (total[0] + total[1])
+        products = products_f + products_b
+        ratio = f"{products / (f + b):17.0%}" if products else ""
         lines.append(
-            f"{name:30}{f * 1e3:10.3f}{b * 1e3:10.3f}{share:8.1%}{(pf + pb) * 1e3:10.3f}{part}"
+            f"{name:30}{f * 1e3:10.3f}{b * 1e3:10.3f}{fraction:10.1%}{products * 1e3:10.3f}{ratio}"
         )
-    whole = ", all patches" if config.patch_dropout else ""
     lines.append(
-        f"batches of {batch}, {threads.workers} workers{whole}: training {batch / step:,.0f} images/s "
-        f"({least / step:.0%} of the products alone), evaluation {batch / evaluation:,.0f} images/s"
+        f"batches of {batch}, {threads.workers} workers: training {batch / step:,.0f} images/s "
+        f"({least / step:.0%} of the time is that of the products alone), "
+        f"evaluation {batch / evaluation:,.0f} images/s"
     )
     return "\n".join(lines)

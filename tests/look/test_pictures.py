@@ -6,7 +6,7 @@ from PIL import Image
 
 from numpyvit import data
 from numpyvit.cli.main import main
-from numpyvit.look.pictures import GAP, SIDE, back, batch_picture, tile
+from numpyvit.look.pictures import GAP, SIDE, batch_picture, tile, to_pixels
 from numpyvit.train.recipes import recipes
 
 
@@ -22,7 +22,9 @@ def some(H, W, C, n=100):
 def test_the_picture_shows_the_batch_that_training_sees(H, W, C):
     train, recipe = (
         some(H, W, C),
-        dataclasses.replace(recipes["own"], batch_size=24, turn=0, scale=0, shift=0, flip=True),
+        dataclasses.replace(
+            recipes["own"], batch_size=24, rotate=0, scale=0, translate=0, flip=True
+        ),
     )
     picture = np.asarray(batch_picture(train, recipe, seed=3))
     zoom = max(1, round(48 / max(H, W)))
@@ -41,10 +43,10 @@ def test_the_picture_shows_the_batch_that_training_sees(H, W, C):
     assert 15 < sum(mirrored) < 50  # on the left they are as they were
 
 
-def test_back_is_the_inverse_of_normalise():
+def test_to_pixels_is_the_inverse_of_normalise():
     train = some(5, 4, 3)
     assert np.array_equal(
-        back(data.normalise(train.images, train.mean, train.std), train), train.images
+        to_pixels(data.normalise(train.images, train.mean, train.std), train), train.images
     )
 
 
