@@ -1,83 +1,110 @@
-"""Tables in Markdown whose lines are found in processes of their own, one at a time: what fails costs its own line, which
-says why, and what comes after it gets a new process."""
+"""Tables in Markdown whose rows are computed in separate processes, one at a time.
+
+A row that fails, crashes or takes too long says so in its cells. It costs no other row, because
+the rows after it get a new process.
+"""
 
 import multiprocessing
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from numpyvit import UserError
 
-Found = tuple[list[str], Any]  # cells of a table, and a value that others need; None: it failed
+# The cells of a row, and a value that other parts of the program need; None if the row failed.
+Found = tuple[list[str], Any]
+MOST_CHARACTERS = 200  # in a cell
 
 
 def serve(connection: Connection) -> None:
-    """What a process does: answers (piece, its arguments) with what it finds, or with why it fails; until it gets None."""
-    sys.stdout = sys.stderr  # the tables are no place for others' words
+    """Run in a separate process: answer orders (function, arguments) until None arrives."""
+    sys.stdout = sys.stderr  # stdout is for the tables
     while (order := connection.recv()) is not None:
+        function, args = order
         try:
-            found = order[0](*order[1])
+            found = function(*args)
         except Exception as error:
-            ours = isinstance(error, UserError)
-            if not ours:
-                traceback.print_exc()
-            found = (
-                [("" if ours else f"{type(error).__name__}: ") + str(error).strip().split("\n")[0]],
-                None,
-            )
+            found = [reason(error)], None
         connection.send(found)
 
 
+def reason(error: Exception) -> str:
+    """Return an error as one line; if it is not a UserError, print its traceback."""
+    text = str(error).strip().split("\n")[0]
+    if isinstance(error, UserError):
+        return text
+    traceback.print_exc()
+    return f"{type(error).__name__}: {text}"
+
+
+def start_process() -> tuple[BaseProcess, Connection]:
+    """Return a new process that runs serve, and the connection to it."""
+    context = multiprocessing.get_context("spawn")
+    connection, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs,))
+    process.start()
+    theirs.close()  # only the process holds it now, so the end of the process shows here
+    return process, connection
+
+
 def ask(
-    limit: float, piece: Callable[..., Found], *args: Any, items: list[tuple]
+    limit: float, function: Callable[..., Found], *args: Any, items: list[tuple]
 ) -> Iterator[Found]:
-    """What a piece finds for each of the items, in one process; or in a new one after each that took it more than `limit`
-    seconds, or at which it failed."""
-    context, process = multiprocessing.get_context("spawn"), None
+    """Yield function(*args, *item) for each item, computed in one process.
+
+    After an item that failed, or took more than `limit` seconds, a new process takes over.
+    """
+    process = None
     for item in items:
         if process is None:
-            connection, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs,))
-            process.start()
-            theirs.close()  # so that its end shows at ours
-        connection.send((piece, (*args, *item)))
+            process, connection = start_process()
+        connection.send((function, (*args, *item)))
         try:
-            found = (
-                connection.recv()
-                if connection.poll(limit)
-                else ([f"not done after {limit:.0f} s"], None)
-            )
+            if connection.poll(limit):
+                found = connection.recv()
+            else:
+                found = [f"not done after {limit:.0f} s"], None
         except EOFError:
             process.join()
             found = [f"its process ended with code {process.exitcode}"], None
-        if found[1] is None or item is items[-1]:
-            if found[1] is not None:
+        failed = found[1] is None
+        if failed or item is items[-1]:
+            if not failed:
                 connection.send(None)
                 process.join(10)
             process.kill()
-            process.join()  # then its memory is free
+            process.join()  # only then is its memory free
             process = None
         yield found
 
 
+def print_row(cells: Iterable[object]) -> None:
+    """Print a row of a Markdown table."""
+    texts = (str(cell)[:MOST_CHARACTERS].replace("|", "/") for cell in cells)
+    print("| " + " | ".join(texts) + " |", flush=True)
+
+
 def table(
-    limit: float, title: str, names: str, lines: Iterable[tuple], values: dict[tuple, Any]
+    limit: float, title: str, names: str, groups: Iterable[tuple], values: dict[tuple, Any]
 ) -> None:
-    """A table of (first cells, piece, its arguments, items). Its values go to `values`, by first cells and item, at once."""
+    """Print a table, row by row as they are computed, and store their values in `values`.
 
-    def row(*cells: object) -> None:
-        print(
-            "| " + " | ".join(str(cell)[:200].replace("|", "/") for cell in cells) + " |",
-            flush=True,
-        )
-
+    names: the names of the columns, separated by ", ". groups: (first cells, function,
+    arguments, items). The function is called with the arguments and an item for each row, whose
+    cells are the first cells, the item and the cells that the function returns. The key of its
+    value is (*first cells, *item). `limit` is the most seconds that a row may take.
+    """
     columns = names.split(", ")
     print(f"\n{title}\n")
-    row(*columns)
-    row(*["---"] * len(columns))
-    for first, piece, args, items in lines:
-        for item, (cells, value) in zip(items, ask(limit, piece, *args, items=items), strict=True):
-            row(*first, *item, *cells, *[""] * (len(columns) - len(first) - len(item) - len(cells)))
+    print_row(columns)
+    print_row(["---"] * len(columns))
+    for first, function, args, items in groups:
+        results = ask(limit, function, *args, items=items)
+        for item, (found, value) in zip(items, results, strict=True):
+            cells = [*first, *item, *found]
+            missing = len(columns) - len(cells)
+            print_row(cells + [""] * missing)
             values[(*first, *item)] = value

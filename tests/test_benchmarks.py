@@ -1,4 +1,4 @@
-"""The pieces of benchmarks/gpu.py, in small, so that they run where there is a GPU at last."""
+"""The measurements of benchmarks/gpu.py run, on a tiny model, and so do its tables."""
 
 import os
 import time
@@ -14,36 +14,37 @@ CONFIG = ViTConfig(8, 4, 1, 10, width=16, depth=2, heads=2, mlp_width=32)
 
 @pytest.fixture
 def gpu(cupy, monkeypatch):
+    """The module of the measurements, with a tiny model and short rounds."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    import gpu
+    import gpu_measure
 
-    monkeypatch.setitem(gpu.MODELS, "tiny", CONFIG)
-    monkeypatch.setattr(gpu, "ROUND", 0.01)
-    monkeypatch.setattr(gpu, "STEPS", 3)
-    return gpu
+    monkeypatch.setitem(gpu_measure.MODELS, "tiny", CONFIG)
+    monkeypatch.setattr(gpu_measure, "ROUND", 0.01)
+    monkeypatch.setattr(gpu_measure, "STEPS", 3)
+    return gpu_measure
 
 
 def test_correct(gpu):
-    for precision, dtype, good in [
+    for precision, dtype, bound in [
         ("float32", "float32", 1e-5),
         ("float32", "float64", 1e-5),
         ("tf32", "float64", 1e-2),
         ("float16", "float64", 1e-2),
     ]:
-        cells, value = gpu.correct("tiny", "numpyvit", precision, dtype)
-        assert value
-        assert all(float(error) < good for error in cells[:3])
+        cells, good = gpu.correct("tiny", "numpyvit", precision, dtype)
+        assert good
+        assert all(float(error) < bound for error in cells[:3])
 
 
 @pytest.mark.parametrize("mode", ["kernels", "graph"])
 def test_digits(gpu, mode):
-    (worst, *_), value = gpu.digits(mode, "float32")
-    assert value
+    (worst, *_), good = gpu.digits(mode, "float32")
+    assert good
     assert float(worst) < 1e-4
 
 
 @pytest.mark.parametrize(
-    ("side", "what"),
+    ("side", "task"),
     [
         ("numpyvit kernels", "step"),
         ("numpyvit graph", "step"),
@@ -51,9 +52,9 @@ def test_digits(gpu, mode):
         ("CPU", "step"),
     ],
 )
-def test_speed(gpu, side, what):
+def test_speed(gpu, side, task):
     cells, seconds = gpu.speed(
-        "tiny", 4, side, 3, {(what, "float32"): 1.0}, {"float32": 1e12}, what, "float32"
+        "tiny", 4, side, 3, {(task, "float32"): 1.0}, {"float32": 1e12}, task, "float32"
     )
     assert seconds > 0
     assert float(cells[0]) == pytest.approx(1e3 * seconds, abs=1e-3)
@@ -61,6 +62,7 @@ def test_speed(gpu, side, what):
 
 
 def power(base, exponent):
+    """Compute a row of the table below; some of them fail."""
     if exponent == "ends":
         os._exit(3)
     if exponent == "hangs":
@@ -68,7 +70,7 @@ def power(base, exponent):
     return [f"{base**exponent}"], base**exponent
 
 
-def test_what_fails_costs_its_own_line(monkeypatch, capfd):
+def test_a_row_that_fails_costs_no_other_row(monkeypatch, capfd):
     monkeypatch.syspath_prepend(BENCHMARKS)
     import processes
 
