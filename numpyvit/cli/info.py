@@ -29,7 +29,9 @@ def add_parser(commands: Any) -> None:
         "--batch-size", type=count, metavar="N", help="images in that step (default: 128)"
     )
     add_workers(p)
-    p.add_argument("--micro-batch", type=count, metavar="N", help="images that a thread processes at a time")
+    p.add_argument(
+        "--micro-batch", type=count, metavar="N", help="images that a thread processes at a time"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
