@@ -161,7 +161,7 @@ class ViT:
             )
 
 
-def make_embed(c: ViTConfig) -> PatchEmbed | OverlappingPatchEmbed:
+def make_embed(c: ViTConfig) -> PatchEmbed:
     """Return the layer that turns images into tokens."""
     if c.patch_overlap:
         return OverlappingPatchEmbed(c.image, c.patch, c.channels, c.width, c.patch_overlap)

@@ -6,12 +6,9 @@ Datasets", section 3.1, stack shifted copies of the image.) In this repository o
 for Fashion-MNIST use it. Read patches.py first.
 """
 
-from typing import Any
-
 from ..backend.arrays import Array, get_xp
-from ..params import Buffer, Param, xavier, zeros
-from .linear import linear_backward, linear_forward
-from .patches import Size, put_back_patches, select_patches
+from ..params import Param, xavier
+from .patches import PatchEmbed, Size
 
 
 def overlapping_patchify(images: Array, patch: Size, overlap: int) -> Array:
@@ -50,34 +47,19 @@ def overlapping_unpatchify(patches: Array, patch: Size, overlap: int, image: Siz
     return padded[:, o : o + H, o : o + W]
 
 
-class OverlappingPatchEmbed:
-    """As PatchEmbed, for windows of S = P + 2 * overlap. Weights: w (S1 * S2 * C, D), b (D,)."""
+class OverlappingPatchEmbed(PatchEmbed):
+    """PatchEmbed for windows of S = P + 2 * overlap. Weights: w (S1 * S2 * C, D), b (D,)."""
 
     def __init__(self, image: Size, patch: Size, channels: int, width: int, overlap: int) -> None:
-        self.image, self.patch, self.overlap = image, patch, overlap
+        super().__init__(image, patch, channels, width)
+        self.overlap = overlap
         s1, s2 = patch[0] + 2 * overlap, patch[1] + 2 * overlap
         self.w = Param((s1 * s2 * channels, width), xavier, decay=True)
-        self.b = Param((width,), zeros)
 
-    def forward(
-        self, params: Buffer, images: Array, keep: Array | None = None
-    ) -> tuple[Array, tuple]:
-        """images (B, H, W, C), keep (B, m) or None  ->  tokens (B, n or m, D), cache."""
-        patches = overlapping_patchify(images, self.patch, self.overlap)
-        n = patches.shape[1]
-        if keep is not None:
-            patches = select_patches(patches, keep)
-        y, c_linear = linear_forward(patches, params[self.w], params[self.b])
-        return y, (c_linear, keep, n)
+    def cut(self, images: Array) -> Array:
+        """Return the windows of the images."""
+        return overlapping_patchify(images, self.patch, self.overlap)
 
-    def backward(self, dy: Array, cache: tuple, grads: Buffer, need_dx: bool = True) -> Array | Any:
-        """dy (B, n or m, D)  ->  dimages (B, H, W, C), or None; adds dw, db into grads."""
-        c_linear, keep, n = cache
-        dpatches, dw, db = linear_backward(dy, c_linear, need_dx)
-        grads[self.w] += dw
-        grads[self.b] += db
-        if not need_dx:
-            return None
-        if keep is not None:
-            dpatches = put_back_patches(dpatches, keep, n)
+    def join(self, dpatches: Array) -> Array:
+        """Return the gradient of the images: the backward of cut."""
         return overlapping_unpatchify(dpatches, self.patch, self.overlap, self.image)

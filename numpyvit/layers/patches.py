@@ -90,7 +90,7 @@ class PatchEmbed:
         self, params: Buffer, images: Array, keep: Array | None = None
     ) -> tuple[Array, tuple]:
         """images (B, H, W, C), keep (B, m) or None for all patches  ->  (B, n or m, D), cache."""
-        patches = patchify(images, self.patch)  # (B, n, P1 * P2 * C)
+        patches = self.cut(images)  # (B, n, P1 * P2 * C)
         n = patches.shape[1]
         if keep is not None:
             patches = select_patches(patches, keep)  # (B, m, P1 * P2 * C)
@@ -110,4 +110,12 @@ class PatchEmbed:
             return None
         if keep is not None:
             dpatches = put_back_patches(dpatches, keep, n)
+        return self.join(dpatches)
+
+    def cut(self, images: Array) -> Array:
+        """Return the patches of the images; overlap.py cuts them in another way."""
+        return patchify(images, self.patch)
+
+    def join(self, dpatches: Array) -> Array:
+        """Return the gradient of the images: the backward of cut."""
         return unpatchify(dpatches, self.patch, self.image)
