@@ -6,7 +6,7 @@ first patch after the embedding. It carries no part of the image. In every block
 information from the patches through attention, and at the end the head reads only this
 token. (The alternative, reading the mean of all tokens, is in pooling.py.)
 
-`prefix` is the number of tokens that a layer puts in front; ViTConfig.prefix is the same.
+ViTConfig.prefix is the number of tokens that a model has in front of its patches.
 """
 
 from ..backend.arrays import Array, get_xp
@@ -31,8 +31,6 @@ def cls_token_backward(dy: Array, cache: None) -> tuple[Array, Array]:
 class ClsToken:
     """The class token. Weight: w (D,)."""
 
-    prefix = 1
-
     def __init__(self, width: int) -> None:
         self.w = Param((width,), normal_02)
 
@@ -49,8 +47,6 @@ class ClsToken:
 
 class NoPrefix:
     """No prefix tokens: the sequence consists of the patches."""
-
-    prefix = 0
 
     def forward(self, params: Buffer, x: Array) -> tuple[Array, None]:
         """x (B, N, D)  ->  y (B, N, D), which is x itself, cache."""

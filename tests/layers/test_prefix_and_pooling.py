@@ -1,6 +1,7 @@
 import numpy as np
 from hypothesis import given
 
+from numpyvit import ViT
 from numpyvit.gradcheck import SHARP
 from numpyvit.layers.pooling import (
     ClsPool,
@@ -10,7 +11,7 @@ from numpyvit.layers.pooling import (
     mean_pool_backward,
     mean_pool_forward,
 )
-from numpyvit.layers.prefix import ClsToken, NoPrefix
+from numpyvit.layers.prefix import ClsToken
 from numpyvit.params import init
 from numpyvit.testing import (
     check_layer_contract,
@@ -19,6 +20,7 @@ from numpyvit.testing import (
     normal,
     seeds,
     shapes_BND,
+    vit_configs,
 )
 
 
@@ -34,7 +36,15 @@ def test_the_class_token_comes_first(shape, seed):
     y, _ = layer.forward(params, x)
     assert np.array_equal(y[:, 1:], x)
     assert all(np.array_equal(row, params[layer.w]) for row in y[:, 0])
-    assert (ClsToken.prefix, NoPrefix.prefix) == (1, 0)
+
+
+@given(vit_configs(), seeds)
+def test_the_config_counts_the_tokens_that_the_layer_puts_in_front(config, seed):
+    model = ViT(config)
+    x = normal((2, config.patches, config.width), seed)
+    y, _ = model.prefix.forward(model.init(seed, np.float64), x)
+    assert y.shape[1] == config.prefix + config.patches == config.tokens
+    assert np.array_equal(y[:, config.prefix :], x)
 
 
 @given(shapes_BND(), seeds)
