@@ -5,13 +5,20 @@ whether NumPy or CuPy does the work.
 """
 
 import sys
+from contextlib import suppress
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from ..errors import UserError, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+else:
+    Array = np.ndarray  # help() would show NDArray[Any] with all that it stands for
 NUMPY_TYPES = (np.ndarray, np.generic)
 ndarray = np.ndarray  # a global name, since get_xp looks it up a hundred times for each image
 
@@ -37,6 +44,56 @@ def on_host(x: Array) -> bool:
     Checks that are a precaution are therefore made on the host only.
     """
     return isinstance(x, NUMPY_TYPES)
+
+
+def is_array(x: object) -> bool:
+    """Return whether `x` is an array of NumPy or CuPy, on which the code here can work.
+
+    Masked arrays and matrices are not: the same code computes something else with them.
+    """
+    if isinstance(x, np.ma.MaskedArray | np.matrix):
+        return False
+    return isinstance(x, ndarray) or type(x).__module__.partition(".")[0] == "cupy"
+
+
+def check_array(name: str, x: Any, kind: str, shape: tuple[int | str, ...]) -> None:
+    """Raise UserError unless `x` is an array of this kind and shape.
+
+    kind: "floats", "integers", "numbers" (one of the two), or the name of a dtype. shape: a
+    number for the size of an axis, or a letter where any size will do.
+    """
+    if is_array(x):
+        letters = {"floats": "f", "integers": "iu", "numbers": "fiu"}.get(kind)
+        fits = x.dtype.kind in letters if letters else x.dtype == kind
+        same = (isinstance(n, str) or n == m for n, m in zip(shape, x.shape, strict=False))
+        if fits and len(x.shape) == len(shape) and all(same):
+            return
+    sizes = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+    raise UserError(f"{name} must be an array of {kind} of shape ({sizes}), not {shown(x)}")
+
+
+def check_dtype(name: str, dtype: Any) -> None:
+    """Raise UserError unless `dtype` is a floating-point type."""
+    kind = ""
+    if isinstance(dtype, str | type | np.dtype):
+        with suppress(TypeError):
+            kind = np.dtype(dtype).kind
+    if kind != "f":
+        raise UserError(f"{name} is {shown(dtype)}: it must be a float dtype, such as np.float32")
+
+
+def as_array(name: str, x: Any) -> Array:
+    """Return a list, a tuple or an array as an array. Raises UserError for anything else."""
+    if is_array(x):
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        raise UserError(f"{name} must be an ordinary array, not a masked one: use its filled(...)")
+    if isinstance(x, list | tuple | np.ndarray):
+        try:
+            return np.asarray(x)
+        except (ValueError, TypeError, OverflowError):
+            pass  # for example rows of different lengths
+    raise UserError(f"{name} must be an array, or a list of numbers, not {shown(x)}")
 
 
 def as_rows(x: Array) -> Array:
