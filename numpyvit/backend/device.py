@@ -4,6 +4,7 @@ CuPy is imported here, and only when a GPU is asked for.
 """
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from .arrays import Array, on_host
 
 INSTALL = "pip install 'numpyvit[cuda13]', or [cuda12] for an older driver"
@@ -27,7 +28,7 @@ def module_of(device: str) -> ModuleType:
     found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", device) if isinstance(device, str) else None
     if not found:
         raise UserError(
-            f"the device is {device!r}: use cpu, cuda, or cuda:N for the GPU with number N"
+            f"the device is {shown(device)}: use cpu, cuda, or cuda:N for the GPU with number N"
         )
     if device == "cpu":
         return np
@@ -102,3 +103,11 @@ def stream(device: str) -> Iterator[None]:
 def free_memory(device: str) -> float:
     """Return the bytes free on a GPU; infinity for the host, where the data are already."""
     return math.inf if device == "cpu" else float(module_of(device).cuda.Device().mem_info[0])
+
+
+def machine_memory() -> float:
+    """Return the bytes of memory of this machine, or infinity where it is unknown."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return math.inf

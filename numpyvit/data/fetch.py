@@ -6,6 +6,7 @@ import http.client
 import os
 import queue
 import socket
+import stat
 import threading
 import time
 import urllib.error
@@ -29,6 +30,18 @@ KEPT = "the part that was downloaded is kept"
 
 class RefusedError(Exception):
     """This host does not have the file: do not ask it again."""
+
+
+class NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """Follows redirects as usual, but never from https to http, which anybody can read."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        """Return the request to make next. Raises RefusedError instead of leaving https."""
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise RefusedError("it redirects from https to an address without encryption")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class TemporaryError(Exception):
@@ -56,7 +69,7 @@ def fetch(urls: Sequence[str], path: Path, size: int, sha256: str, bar: bool = T
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         busy = f"{path} is being downloaded by another process: wait for it"
-        with open(part, "ab+") as f, exclusive_lock(f, busy):
+        with open(part, "ab+", opener=open_part) as f, exclusive_lock(f, busy):
             if path.is_file():  # another process has just completed it
                 part.unlink(missing_ok=True)
                 return
@@ -80,6 +93,25 @@ def fetch(urls: Sequence[str], path: Path, size: int, sha256: str, bar: bool = T
             move(part, path)
     except OSError as error:
         raise write_error(path, error, KEPT) from None
+
+
+def open_part(path: str, flags: int) -> int:
+    """Open an incomplete download, or begin one: the `opener` of `open`.
+
+    Raises UserError if something else has its name. If others can write to the folder,
+    it could be a link to a file of the user.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    is_link = os.path.islink(path)
+    descriptor = -1 if is_link else os.open(path, flags, 0o666)
+    found = os.lstat(path) if is_link else os.fstat(descriptor)
+    if is_link or not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise UserError(
+            f"{path} is not a download that was begun, but a link, or not a regular file: remove it"
+        )
+    return descriptor
 
 
 def fetch_into(f: Any, urls: Sequence[str], size: int, sha256: str, progress: Any) -> None:
@@ -144,9 +176,8 @@ def receive(url: str, f: Any, size: int, progress: Any) -> int:
         headers["Range"] = f"bytes={start}-"
     try:
         request = urllib.request.Request(url, headers=headers)
-        with call_within(
-            3 * TIMEOUT, lambda: urllib.request.urlopen(request, timeout=TIMEOUT)
-        ) as response:
+        opener = urllib.request.build_opener(NoDowngrade)
+        with call_within(3 * TIMEOUT, lambda: opener.open(request, timeout=TIMEOUT)) as response:
             offset = first_byte(response, start, size)
             copy(response, f, size, progress, skip=start - offset)
     except urllib.error.HTTPError as error:

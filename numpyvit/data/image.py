@@ -1,26 +1,33 @@
 """Reading one image file of any size and format as the pixels that a model expects."""
 
+import logging
+import os
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..backend.arrays import Array
-from ..errors import UserError
+from ..errors import UserError, is_positive_int
 from ..storage.archives import reason
+from ..storage.files import open_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 # The formats that Pillow decodes itself. PostScript is excluded: Pillow passes it to
-# another program, which would execute it.
+# another program, which would execute it. So are icons (ICO): Pillow decodes the PNG in
+# them before its size can be looked at.
 FORMATS = (
     "AVIF",
     "BMP",
     "DIB",
     "GIF",
-    "ICO",
     "JPEG",
     "JPEG2000",
     "MPO",
@@ -36,9 +43,11 @@ FORMATS = (
     "XBM",
 )
 # An image with more pixels than MAX_PIXELS + MAX_PIXELS_PER_BYTE * (size of the file) is
-# taken for damaged. Only images of one colour can be compressed nearly that much.
+# taken for damaged. Only images of one colour can be compressed nearly that much. Pillow
+# refuses more than 179 million pixels in any case (Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 8_000_000
 MAX_PIXELS_PER_BYTE = 500
+LARGEST_SIDE = 8192  # that an image is fitted into
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {  # the transposition that undoes each orientation
     2: "FLIP_LEFT_RIGHT",
@@ -50,6 +59,9 @@ UPRIGHT = {  # the transposition that undoes each orientation
     8: "ROTATE_90",
 }
 GREY_MODES = ("1", "L", "LA", "La")
+STDERR = 2  # the file descriptor
+stderr_lock = threading.Lock()
+NO_LOG = logging.NullHandler()  # a handler is added once, however often it is added
 
 
 def read_picture(
@@ -59,35 +71,45 @@ def read_picture(
 
     Returns the pixels (H, W, C) uint8 and a remark on how the image was changed.
 
+    size: positive integers.
     channels: 1 for grey, 3 for RGB, None for what the image itself has.
     oversample: an image of another size is fitted into a size that is this many times
         (H, W), for a caller that will crop it.
 
     The first frame of the image is rotated as its EXIF data says, put on white where it
     is transparent, and scaled to fit completely, with a border in the colour of its own
-    edge. Raises UserError for a file that is not an image, and for an image that
-    declares more pixels than its bytes can hold.
+    edge. Raises UserError for a file that is not an image, for an image that declares
+    more pixels than its bytes can hold, and for an impossible size or number of
+    channels.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    if channels not in (None, 1, 3):
+        raise UserError(f"channels is {channels!r}: it must be 1 (grey), 3 (RGB) or None")
+    if len(size) != 2 or not all(is_positive_int(n) and n <= LARGEST_SIDE for n in size):
+        raise UserError(
+            f"size is {size!r}: it must be (height, width), two integers from 1 to {LARGEST_SIDE:,}"
+        )
     if not Path(path).is_file():
         raise UserError(f"{str(path)!r} does not exist or is not a file")
     H, W = size
     enough = 4 * max(H, W) * oversample  # pixels on the shorter side, before the last scaling
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large images and damaged metadata
-            with Image.open(path, formats=readable_formats()) as opened:
-                frames = getattr(opened, "n_frames", 1)
-                width, height = opened.size
-                check_pixel_count(width, height, Path(path).stat().st_size)
-                channels = channels or (1 if is_grey(opened.mode) else 3)
-                if opened.format == "JPEG":  # let the decoder reduce a large image
-                    opened.draft(None, (enough, enough))
+        with open_picture(Path(path)) as opened:
+            # The frames are not counted: that can take minutes.
+            is_animated = getattr(opened, "is_animated", False)
+            width, height = opened.size
+            check_pixel_count(width, height, Path(path).stat().st_size)
+            channels = channels or (1 if is_grey(opened.mode) else 3)
+            if opened.format == "JPEG":  # let the decoder reduce a large image
+                opened.draft(None, (enough, enough))
+            with silent_libtiff(opened):
                 opened.load()
-                is_transparent = opened.has_transparency_data
-                orientation = opened.getexif().get(ORIENTATION, 1)
-                image = reduce_size(opened, "L" if channels == 1 else "RGB", enough)
+            is_transparent = opened.has_transparency_data
+            orientation = opened.getexif().get(ORIENTATION, 1)
+            image = reduce_size(opened, "L" if channels == 1 else "RGB", enough)
+    except UserError:
+        raise
     except Exception as error:  # decoders raise many kinds for a damaged file
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
         if isinstance(error, Image.UnidentifiedImageError):
@@ -103,19 +125,86 @@ def read_picture(
         remark += f" fitted into {W}x{H}"
         W *= oversample
         H *= oversample
-    if frames > 1:
-        remark += f", first of {frames} frames"
+    if is_animated:
+        remark += ", first of several frames"
     if is_transparent:
         remark += ", transparency replaced by white"
+    if oversample > 1:
+        scale = min(W / image.width, H / image.height)
+        width = max(1, round(scale * image.width))
+        height = max(1, round(scale * image.height))
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        return np.atleast_3d(np.asarray(image)), remark
+    return fit(image, (H, W)), remark
+
+
+def fit(image: "Image", size: tuple[int, int]) -> Array:
+    """Return an image of mode "L" or "RGB", scaled into size (H, W), as (H, W, C) uint8.
+
+    What remains on two sides gets the colour of the image's own border.
+    """
+    from PIL import Image, ImageOps
+
     pixels = np.atleast_3d(np.asarray(image))
     border = [int(border_grey(pixels[None, ..., c])) for c in range(pixels.shape[2])]
     colour = tuple(border) if len(border) > 1 else border[0]
+    H, W = size
     fitted = ImageOps.pad(image, (W, H), Image.Resampling.BICUBIC, color=colour)
-    return np.atleast_3d(np.asarray(fitted)), remark
+    return np.atleast_3d(np.asarray(fitted))
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator["ImageFile"]:
+    """Open an image file whose header has been read, but whose pixels have not.
+
+    Raises many kinds of errors for a damaged file.
+    """
+    from PIL import Image
+
+    # Pillow warns of large images and of damaged metadata, and logs what it does not know.
+    # Where a program has not asked for the log, Python would print it.
+    logging.getLogger("PIL").addHandler(NO_LOG)
+    with (
+        warnings.catch_warnings(action="ignore"),
+        open_file(path) as file,
+        Image.open(file, formats=readable_formats()) as image,
+    ):
+        yield image
+
+
+@contextmanager
+def silent_libtiff(image: "ImageFile") -> Iterator[None]:
+    """Discard what is written to stderr while a TIFF is decoded.
+
+    libtiff, which Pillow calls for compressed TIFFs, writes complaints about damaged
+    files to the file descriptor itself, and Pillow has no switch for that. So the
+    descriptor leads nowhere for this moment. It belongs to the whole process. The lock
+    keeps a second thread from taking "nowhere" for the real stderr, and restoring that
+    at the end. What other threads print in this moment is lost.
+    """
+    # If the process has no stderr, the file itself may have been given its number.
+    if image.format != "TIFF" or image.fp is None or image.fp.fileno() == STDERR:
+        yield
+        return
+    with stderr_lock:
+        try:
+            saved = os.dup(STDERR)
+        except OSError:  # this process has no stderr
+            saved = -1
+        try:
+            if saved >= 0:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, STDERR)
+                os.close(nowhere)
+            yield
+        finally:
+            if saved >= 0:
+                os.dup2(saved, STDERR)
+                os.close(saved)
 
 
 def check_pixel_count(width: int, height: int, size: int) -> None:
-    """Raise ValueError if a file of `size` bytes cannot hold this many pixels."""
+    """Raise ValueError if `size` bytes cannot hold this many pixels."""
     if width * height > MAX_PIXELS + MAX_PIXELS_PER_BYTE * size:
         raise ValueError(f"{width:,}x{height:,} pixels in {size:,} bytes: it is damaged")
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..backend.arrays import Array
 from ..errors import UserError, check_choice
 from ..storage.archives import read_arrays, reason
+from ..storage.files import open_file
 from .dataset import Dataset, hold_out, make_dataset
 from .registry import DIGITS, IDX_FILES, KNOWN, data_folder
 
@@ -31,7 +32,7 @@ def digits() -> tuple[Dataset, Dataset]:
     fixed seed.
     """
     with as_file(files(__package__) / "digits.npz") as path:
-        arrays = read_arrays(path)
+        arrays = read_arrays(path, ("images", "labels"))
     everything = make_dataset("digits", arrays["images"], arrays["labels"], DIGITS)
     rest, held_out = hold_out(everything, 0.2, seed=0)
     train = make_dataset("digits", rest.images, rest.labels, DIGITS)  # with its own mean and std
@@ -191,7 +192,8 @@ def read_content(name: str, data_dir: str | Path | None, bar: bool) -> dict[str,
                 if path.name.endswith(".tar.gz"):
                     content |= read_archive(name, path)
                 else:
-                    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as f:
+                    with open_file(path) as raw:
+                        f = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
                         content[file] = f.read(size + 1)  # a longer file is wrong in any case
             except BROKEN as error:
                 raise UserError(
@@ -210,7 +212,7 @@ def read_archive(name: str, path: Path) -> dict[str, bytes]:
     known = KNOWN[name]
     size, sha256 = known.remote[path.name]
     content: dict[str, bytes] = {}
-    with open(path, "rb") as f:
+    with open_file(path) as f:
         length = path.stat().st_size
         if length != size or hashlib.file_digest(f, "sha256").hexdigest() != sha256:
             raise UserError(

@@ -6,6 +6,7 @@ import http.server
 import os
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from numpyvit import UserError
 from numpyvit.data import fetch as fetching
 from numpyvit.data.fetch import fetch
+from numpyvit.data.registry import KNOWN
 
 # urllib leaves a socket open after a redirection to an invalid address, and the garbage
 # collector warns about it.
@@ -412,3 +414,37 @@ def test_a_second_process_is_refused(tmp_path, server):
     assert (tmp_path / "in" / "file.gz.part").exists()  # it belongs to the other process
     get(tmp_path, url)
     assert is_complete(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such files")
+@pytest.mark.parametrize("make", [os.symlink, os.link, lambda victim, part: os.mkfifo(part)])
+@pytest.mark.parametrize("how", ["good", "page"])
+def test_a_part_that_is_a_link_or_a_pipe_is_refused(tmp_path, server, make, how):
+    _, url = server(how)
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "in").mkdir()
+    make(victim, tmp_path / "in" / "file.gz.part")
+    with pytest.raises(UserError, match="is not a download that was begun"):
+        get(tmp_path, url)
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "in" / "file.gz").exists()
+
+
+def test_a_redirect_may_not_leave_https():
+    follow = fetching.NoDowngrade().redirect_request
+    secure = urllib.request.Request("https://example.org/file", headers={"Range": "bytes=9-"})
+    for url in ("http://example.org/file", "http://169.254.169.254/", "ftp://example.org/file"):
+        with pytest.raises(fetching.RefusedError, match="without encryption"):
+            follow(secure, None, 302, "Found", {}, url)
+    found = follow(secure, None, 302, "Found", {}, "https://mirror.example.org/file")
+    assert found.get_header("Range") == "bytes=9-"
+    plain = urllib.request.Request("http://example.org/file")
+    assert follow(plain, None, 302, "Found", {}, "http://example.org/other").type == "http"
+
+
+def test_hosts_without_encryption_are_the_last():
+    for known in KNOWN.values():
+        assert known.hosts[0].startswith("https://")
+        schemes = [host.split(":")[0] for host in known.hosts]
+        assert schemes == sorted(schemes, reverse=True)
