@@ -86,11 +86,12 @@ def make_engine(
 
 def check_precision(precision: str, device: str) -> None:
     """Raise UserError unless the device offers this precision of matrix products."""
-    if device != "cpu":
-        from ..backend.kernels.gemm import PRECISIONS  # not needed, and not read, on the CPU
+    if device == "cpu" and precision == "float32":
+        return
+    from ..backend.kernels.gemm import PRECISIONS  # not needed, and not read, on the CPU
 
-        check_choice("precision", precision, PRECISIONS)
-    elif precision != "float32":
+    check_choice("precision", precision, PRECISIONS)
+    if device == "cpu":
         raise UserError(
             f"precision {precision} is for GPUs: choose the device cuda, or leave it at float32"
         )

@@ -20,7 +20,6 @@ SWITCH_INTERVAL = 0.0005
 _settings = ExitStack()
 _users = 0
 _lock = threading.Lock()
-_blas_threads_lock = threading.Lock()
 
 
 @contextmanager
@@ -35,6 +34,7 @@ def process_settings() -> Iterator[None]:
     with _lock:
         if not _users:
             keep_freed_memory()
+            take_control_of_blas()
             _settings.enter_context(blas().limit(limits=1, user_api="blas"))
             _settings.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(SWITCH_INTERVAL)
@@ -45,18 +45,8 @@ def process_settings() -> Iterator[None]:
         with _lock:
             _users -= 1
             if not _users:
+                take_control_of_blas()
                 _settings.close()
-
-
-@contextmanager
-def blas_threads(n: int) -> Iterator[None]:
-    """Let matrix products use n threads, while no worker computes one.
-
-    This serves a single micro-batch, for which there is nothing else to run in
-    parallel. Only one caller at a time is inside.
-    """
-    with _blas_threads_lock, blas().limit(limits=n, user_api="blas"):
-        yield
 
 
 @lru_cache(maxsize=1)
@@ -69,6 +59,26 @@ def blas() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+@lru_cache(maxsize=1)
+def blas_owner() -> Any:
+    """Return threadpoolctl's record of who may set the number of OpenBLAS's threads."""
+    import threadpoolctl
+
+    return threadpoolctl.OpenBLASController
+
+
+def take_control_of_blas() -> None:
+    """Let this thread set the number of BLAS threads.
+
+    From version 3.8 on, threadpoolctl lets only the first thread that sets the number
+    change it, and ignores all others. Here the last user of the settings undoes them,
+    in whichever thread that is.
+    """
+    clear = getattr(blas_owner(), "clear_controlling_thread", None)
+    if clear:
+        clear(force=True)
 
 
 def settings() -> list[tuple[str, str]]:

@@ -1,6 +1,9 @@
 """Sum the gradients of micro-batches in an order that no thread can change."""
 
 import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, wait
+from typing import Any
 
 from ..params import Buffer
 
@@ -50,3 +53,19 @@ class SumTree:
             i //= 2
             width = (width + 1) // 2
         self.root = loss, grads
+
+
+def run_all(pool: Executor, run: Callable[[Any], object], items: Sequence[Any]) -> None:
+    """Call run(item) for each item in the threads of a pool, and wait for all of them.
+
+    No call is running any more when an exception, of a call or by Ctrl-C, is raised here;
+    the calls that have not begun by then are left out.
+    """
+    futures = [pool.submit(run, item) for item in items]
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)

@@ -6,30 +6,35 @@ binary tree over the micro-batches' index (tree.py). How the batch is cut depend
 model and the batch alone, so the result has the same bits with 1, 2 or 8 workers.
 """
 
-from collections.abc import Callable, Sequence
+import inspect
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
 
 from ..backend.arrays import Array, get_xp, on_host
 from ..backend.device import to_host
+from ..config import ViTConfig
 from ..data import Dataset, normalise
-from ..errors import UserError
+from ..errors import UserError, check_int
 from ..layers.patch_dropout import sample_patches
 from ..losses import cross_entropy
 from ..params import Buffer
 from ..seeds import DROPOUT
 from ..vit import ViT
-from .process import blas_threads, cores, prepare_thread, process_settings
-from .tree import SumTree
+from .process import cores, prepare_thread, process_settings
+from .tree import SumTree, run_all
 
 TOKENS = 1600  # the most tokens in a micro-batch; see micro_batch_size
 GPU_TOKENS = 2**16  # the most tokens that a GPU evaluates at a time
-# From this many activations (images * N * D) on, several BLAS threads make a single
-# micro-batch faster.
-SEVERAL_BLAS_THREADS = 8192
+# A few images are classified in parts of at least this many activations (images * N * D);
+# with fewer, starting a thread takes longer than it saves.
+PART = 16384
+MOST_PARTS = 8  # for a few images: more cores than this are not used
 
 
 def micro_batch_size(tokens: int, batch: int) -> int:
@@ -48,6 +53,37 @@ def micro_batch_size(tokens: int, batch: int) -> int:
     while parts * TOKENS < batch * tokens:
         parts *= 2
     return max(1, -(-batch // parts))
+
+
+def prediction_size(config: ViTConfig, n: int) -> int:
+    """Return the number of images that are classified at a time.
+
+    It is that of micro_batch_size, but where that makes a single part of all n images,
+    they are cut into several, so that several threads take part. Like micro_batch_size
+    it depends on the model and n only, and so do the last bits of a prediction.
+    """
+    size = micro_batch_size(config.tokens, n)
+    if n > size:
+        return size
+    parts = min(n, MOST_PARTS, n * config.tokens * config.width // PART)
+    return max(1, -(-n // max(1, parts)))
+
+
+def check_loss(loss: Any) -> None:
+    """Raise UserError unless `loss` can be called as loss(logits, labels, count=n)."""
+    problem = None if callable(loss) else f"it is a {type(loss).__name__}"
+    with suppress(ValueError):  # a function of C code may not tell its signature
+        try:
+            if callable(loss):
+                inspect.signature(loss).bind("logits", "labels", count=1)
+        except TypeError as error:
+            problem = str(error)
+    if problem:
+        raise UserError(
+            f"the loss cannot be called as loss(logits, labels, count=n) ({problem}): it must be "
+            "a function that divides the sum over its images by count, the number of images in "
+            "the batch, and returns the loss and dlogits, its gradient"
+        )
 
 
 class Workers:
@@ -76,17 +112,22 @@ class Workers:
         workers: int | None = None,
         micro_batch: int | None = None,
     ) -> None:
-        for name, value in (("workers", workers), ("micro_batch", micro_batch)):
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}: it must be 1 or more")
-        if seed < 0:
-            raise UserError(f"seed is {seed}: it must be 0 or more")
+        if not all(hasattr(model, name) for name in ("config", "forward", "backward")):
+            raise UserError(f"model is of type {type(model).__name__}: it must be a ViT")
+        check_loss(loss)
+        check_int("seed", seed)
+        if workers is not None:
+            check_int("workers", workers, least=1)
+        if micro_batch is not None:
+            check_int("micro_batch", micro_batch, least=1)
         self.model = model
         self.loss = loss
         self.seed = seed
         self.micro_batch = micro_batch
         self.workers = workers or len(cores())
         self._pool: ThreadPoolExecutor | None = None
+        self._process = 0  # the one that has the threads
+        self._threads: set[int] = set()
 
     def __enter__(self) -> "Workers":
         if self._pool is not None:
@@ -96,11 +137,16 @@ class Workers:
             )
         self._stack = ExitStack()
         self._stack.enter_context(process_settings())
-        pool = ThreadPoolExecutor(
-            self.workers, "numpyvit", prepare_thread, (iter(cores()), self.workers)
-        )
+        self._process = os.getpid()
+        self._threads.clear()
+        pool = ThreadPoolExecutor(self.workers, "numpyvit", self.begin_thread, (iter(cores()),))
         self._pool = self._stack.enter_context(pool)
         return self
+
+    def begin_thread(self, free_cores: Iterator[int]) -> None:
+        """Set up the current thread as one of the workers."""
+        self._threads.add(threading.get_ident())
+        prepare_thread(free_cores, self.workers)
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
@@ -109,17 +155,25 @@ class Workers:
     def map(self, run: Callable[[Any], object], items: Sequence[Any]) -> None:
         """Call run(item) for each item, spread over the threads.
 
-        Raises UserError outside a `with` block, and whatever a call raises.
+        A call that uses the same Workers computes its part in its own thread, because
+        it would wait for ever for a thread that is free. Raises UserError outside a
+        `with` block and in a forked process, and whatever a call raises.
         """
         if self._pool is None:
             raise UserError(
-                "these Workers have no threads yet: use them inside "
-                "`with Workers(model) as workers:`"
+                "these Workers have no threads: use them inside `with Workers(model) as workers:`"
             )
-        if len(items) == 1:
-            run(items[0])  # in this thread: waking another one would only take time
+        if self._process != os.getpid():
+            raise UserError(
+                "these Workers have their threads in another process: make others in this one "
+                "with Workers(model)"
+            )
+        # One item is computed in this thread: waking another one would only take time.
+        if len(items) == 1 or threading.get_ident() in self._threads:
+            for item in items:
+                run(item)
         else:
-            list(self._pool.map(run, items))
+            run_all(self._pool, run, items)
 
     def loss_and_grad(
         self,
@@ -208,7 +262,7 @@ class Workers:
         if on_gpu:
             size = max(1, GPU_TOKENS // config.tokens)
         else:
-            size = self.micro_batch or micro_batch_size(config.tokens, n)
+            size = self.micro_batch or prediction_size(config, n)
         logits = np.empty((n, config.classes), params.flat.dtype)
 
         def run(start: int) -> None:
@@ -224,7 +278,5 @@ class Workers:
             for start in starts:
                 run(start)
             return logits
-        single = n <= size and n * config.tokens * config.width > SEVERAL_BLAS_THREADS
-        with blas_threads(self.workers) if single else nullcontext():
-            self.map(run, starts)
+        self.map(run, starts)
         return logits

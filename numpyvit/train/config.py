@@ -12,7 +12,7 @@ from ..data.loading import is_path
 from ..engine.workers import micro_batch_size
 from ..errors import UserError, check_choice, is_positive_int, is_real_number
 from ..presets import presets
-from .recipe import Recipe
+from .recipe import Recipe, require_effect
 from .recipes import recipes
 
 # Recipe fields that had another name up to version 0.2
@@ -73,8 +73,8 @@ class TrainConfig:
 
         recipe: the name of the recipe, by default that of the data set. The preset's
         model is made to fit the images. changes: fields of Recipe or of TrainConfig;
-        those that are None change nothing. Raises UserError for an unknown name or an
-        impossible value.
+        those that are None change nothing. Raises UserError for an unknown name, an
+        impossible value, or one without effect.
         """
         own = is_path(name)
         recipe_name = recipe or ("own" if own else name)
@@ -86,6 +86,7 @@ class TrainConfig:
         if preset is not None:
             recipe_changes["preset"] = preset
         chosen = dataclasses.replace(recipes[recipe_name], **recipe_changes)
+        require_effect(chosen, recipe_changes)
         H, W, C = train.images.shape[1:]
         model = presets[chosen.preset]
         model = dataclasses.replace(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend.device import to_float
+from ..errors import say
 from .run import Run
 
 # Within an epoch, save at most once a minute, and spend under 2 % of the time saving.
@@ -21,7 +22,7 @@ class Progress:
     terminal.
     """
 
-    def __init__(self, run: Run, say: Callable[[str], None] = print, bar: bool = False) -> None:
+    def __init__(self, run: Run, say: Callable[[str], None] = say, bar: bool = False) -> None:
         from tqdm import tqdm
 
         self.run = run

@@ -36,9 +36,10 @@ class Bounds(NamedTuple):
         return above and below
 
     def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
-        high = f"to below {self.high:g}" if self.open_high else f"to {self.high:g}"
-        return f"{low} {high}"
+        high = f"{self.high:,.10g}"
+        if self.open_low:
+            return f"above {self.low:g} and {'below' if self.open_high else 'at most'} {high}"
+        return f"from {self.low:g} to {'below ' if self.open_high else ''}{high}"
 
 
 POSITIVE = Bounds(open_low=True)
@@ -155,6 +156,16 @@ def check_setting(field: Any, value: object) -> None:
         raise UserError(f"{name} is {value!r}: it must be an integer of at least {bounds.low}")
     if field.type is float and not (is_real_number(value) and bounds.allow(value)):
         raise UserError(f"{name} is {value!r}: it must be a number {bounds}")
+
+
+def require_effect(recipe: Recipe, given: Iterable[str]) -> None:
+    """Raise UserError if one of the given settings has no effect without another one."""
+    for name, needed in (("full_patches", "patch_dropout"), ("magnitude", "randaugment")):
+        if name in given and not getattr(recipe, needed):
+            raise UserError(
+                f"{name} has no effect, because {needed} is 0: set {needed} too, or leave out "
+                f"{name}"
+            )
 
 
 def is_integer(n: object) -> bool:

@@ -199,8 +199,12 @@ catalogue: dict[str, Entry] = {
         ),
         data="your own images",
         about="""
-        The recipe for your own images, which --data names: a folder or an .npz file. The patches
-        are chosen so that each image has about 64 of them.
+        The recipe for your own images, which --data names: a folder or an .npz file. It is the
+        default for them, so --recipe own need not be given. A model of width 128 and six blocks,
+        whose patches are chosen so that each image has about 64 of them, and AdamW; the images
+        are rotated, resized and translated a little. Add --flip if left and right do not matter.
+        With a few hundred images the 40 epochs take about a minute, and with more images longer
+        in proportion: give fewer --epochs then.
         """,
     ),
 }

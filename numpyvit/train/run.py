@@ -1,93 +1,38 @@
-"""The state of a training: start, resume, count steps, save."""
+"""A run: the state of a training, and the files that keep it."""
 
-import dataclasses
-import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import data as datasets
 from ..backend.arrays import Array, get_xp
-from ..backend.device import free_memory, module_of, to, to_float, to_host
+from ..backend.device import to_host
 from ..classifier import Classifier
 from ..data import Dataset
-from ..engine.base import Engine, check_precision, make_engine
-from ..engine.loss_scale import LossScale
-from ..engine.prefetch import prefetch
-from ..errors import UserError
-from ..layers.patch_dropout import patches_kept
-from ..losses import cross_entropy
-from ..optim.schedules import schedule
+from ..errors import UserError, say
+from ..params import Buffer
 from ..vit import ViT
-from .checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint, save_checkpoint
-from .config import TrainConfig, default_micro_batch
-from .folder import MODEL, data_md5, locked, make_folder, read_config, versions
-from .metrics import drop_rows_after, metrics_sha256, read_metrics
-from .recipe import OPTIMIZERS, augmentation, mixing
+from .checkpoint import CHECKPOINT, PREVIOUS, check_size, load_checkpoint, save_checkpoint
+from .config import TrainConfig
+from .folder import (
+    MODEL,
+    data_md5,
+    locked,
+    make_folder,
+    read_config,
+    remove_left_overs,
+    versions,
+)
+from .metrics import metrics_lines, restore_metrics, rows_text
+from .state import State
 
 
-class Run:
+class Run(State):
     """One training: `Run.start` or `Run.resume` returns it, and loop.train trains it.
 
-    train_set and val_set: the images to train on, and those held out, if any.
-    eval_params: the weights that are evaluated and saved in model.npz: their average,
-    if the recipe has one, otherwise the last weights.
-    learning_rate: the function that returns the learning rate of a step.
-    step, steps, epoch_steps: steps taken so far, of the whole run, and of an epoch.
-    loss_sum, train_seconds: the sum of the losses of all images of this epoch so far,
-    and the time that its steps took.
-    seconds: the time of the whole run, evaluation included.
-    best: validation accuracy and minus the validation loss of the best epoch.
+    Its attributes are those of State; this class reads and writes the folder.
     """
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        folder: Path,
-        train: Dataset,
-        test: Dataset,
-        device: str = "cpu",
-        precision: str = "float32",
-    ) -> None:
-        check_precision(precision, device)
-        recipe = config.recipe
-        self.folder = folder
-        self.device = device
-        self.precision = precision
-        self.train_set = train
-        self.val_set: Dataset | None = None
-        self.test_set = test
-        if config.val:
-            self.train_set, self.val_set = datasets.hold_out(train, config.val, config.seed)
-        if config.micro_batch is None:  # stored, so that a resumed run cuts batches alike
-            config = dataclasses.replace(config, micro_batch=default_micro_batch(config))
-        self.config = config
-        self.model = ViT(config.model)
-        self.params = self.model.init(config.seed).to(device)
-        self.optimizer = OPTIMIZERS[recipe.optimizer](
-            self.params,
-            betas=(0.9, recipe.beta2),
-            weight_decay=recipe.weight_decay,
-            average=recipe.average,
-        )
-        self.loss_scale = LossScale(module_of(device)) if precision == "float16" else None
-        self.eval_params = self.optimizer.average
-        self.epoch_steps = datasets.steps_per_epoch(len(self.train_set), recipe.batch_size)
-        self.steps = recipe.epochs * self.epoch_steps
-        warmup = min(round(recipe.warmup * self.epoch_steps), self.steps // 5)
-        self.learning_rate = schedule(recipe.schedule, recipe.lr, warmup, self.steps)
-        self.step = 0
-        self.saved_step = 0  # of the newest checkpoint
-        self.loss_sum: Any = 0.0  # a device array until synchronised, and so is failed_step
-        self.failed_step: Any = -1  # the first step that was not finite, or -1
-        self.train_seconds = 0.0
-        self.seconds = 0.0
-        self.best: tuple[float, float] | None = None
-        self.epochs_without_improvement = 0
-        self.metrics_sha256: str | None = None  # of the rows when the checkpoint was saved
 
     @classmethod
     def start(
@@ -98,14 +43,17 @@ class Run:
         test: Dataset,
         device: str = "cpu",
         precision: str = "float32",
+        data_dir: str | Path | None = None,
     ) -> "Run":
         """Return a new run in `folder`.
+
+        data_dir: where a known data set was read from, to be stored for `read_data_dir`.
 
         Raises UserError if the folder already holds a run, or the device is not
         available.
         """
         run = cls(config, folder, train, test, device, precision)
-        make_folder(folder, run.config, data_md5(train, test))
+        make_folder(folder, run.config, data_md5(train, test), data_dir)
         run.save()
         return run
 
@@ -115,7 +63,7 @@ class Run:
         folder: Path,
         train: Dataset,
         test: Dataset,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = say,
         device: str = "cpu",
         precision: str = "float32",
     ) -> "Run":
@@ -126,6 +74,7 @@ class Run:
         if the folder, its files and the data do not belong together.
         """
         config, md5, old_versions = read_config(folder)
+        check_size(folder, ViT(config.model).count())
         run = cls(config, folder, train, test, device, precision)
         if md5 != data_md5(train, test):
             raise UserError(
@@ -138,41 +87,80 @@ class Run:
                     "the last digits may differ"
                 )
         with locked(folder):
-            if (folder / CHECKPOINT).exists() or (folder / PREVIOUS).exists():
-                run.load(*load_checkpoint(folder, say))
-            elif read_metrics(folder) or (folder / MODEL).exists():
-                raise UserError(
-                    f"{folder} has lost its checkpoints: restore {CHECKPOINT}, or train again in "
-                    "another folder"
-                )  # otherwise it was killed before the first checkpoint, and begins at step 0
-            drop_rows_after(folder, run.step // run.epoch_steps, run.metrics_sha256)
-            if run.finished and not config.val and not (folder / MODEL).exists():
-                run.save_model()
+            run.restore(say)
         return run
 
-    def load(self, note: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Restore a checkpoint's state. Raises UserError for one of another run."""
+    def restore(self, say: Callable[[str], None] = say) -> None:
+        """Return to the last intact checkpoint, and make the other files agree with it.
+
+        The caller holds the lock of the folder. `say` receives remarks. Raises UserError
+        if there is no checkpoint that belongs to this run.
+        """
+        folder = self.folder
+        is_new = not self.incomplete
+        self.incomplete = True  # until all agree again
+        remove_left_overs(folder)
+        if (folder / CHECKPOINT).exists() or (folder / PREVIOUS).exists():
+            note, arrays = load_checkpoint(folder, say)
+            self.load(note, arrays)
+            rows, sha256 = note.get("rows"), note.get("metrics")
+            self.rows = restore_metrics(folder, self.epoch, rows, sha256, say)
+            self.restore_model(say)
+            self.incomplete = False
+        elif is_new and not metrics_lines(folder) and not (folder / MODEL).exists():
+            # It was killed before the first checkpoint, and begins at step 0.
+            self.rows = restore_metrics(folder, 0, [], None, say)
+            self.incomplete = False
+            self.save()
+        else:
+            raise UserError(
+                f"{folder} has lost its checkpoints: restore {CHECKPOINT}, or train again in "
+                "another folder"
+            )
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """Make sure that training can go on from the present state.
+
+        The caller holds the lock of the folder. After an exception within a step this
+        returns to the last checkpoint. Raises UserError if the run has been trained
+        elsewhere since it was loaded.
+        """
+        if self.incomplete:
+            self.restore(say)
+            say(f"the last step was interrupted: training goes on from step {self.step}")
+        elif b"".join(metrics_lines(self.folder)) != rows_text(self.rows):
+            raise UserError(
+                f"the files in {self.folder} have changed since this run was loaded, by another "
+                "training or by hand: resume the run from its folder"
+            )
+        if self.saved_step < self.step:  # an exception kept it from being saved
+            self.save()
+
+    def load(self, note: dict[str, Any], arrays: dict[str, Array]) -> None:
+        """Set the state to a checkpoint's. Raises UserError for one of another run."""
         try:
             self.check_checkpoint(note, arrays)
-            self.optimizer.load_state(arrays)
-            self.loss_sum = float(note["loss_sum"])
-            self.train_seconds = float(note["train_seconds"])
-            self.seconds = float(note["seconds"])
-            best = note["best"]
-            self.best = None if best is None else (float(best[0]), float(best[1]))
-            # "stale" was its name up to version 0.2. The oldest checkpoints have neither,
-            # nor a checksum of the metrics.
-            waited = note.get("epochs_without_improvement", note.get("stale", 0))
-            self.epochs_without_improvement = int(waited)
-            self.metrics_sha256 = note.get("metrics")
-            if self.loss_scale:
-                self.loss_scale.load(note.get("loss_scale"))
+            ours = {name: x for name, x in arrays.items() if name != "best_weights"}
+            self.optimizer.load_state(ours)
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise UserError(
                 f"the checkpoint in {self.folder} does not belong to its config.json: {error}"
             ) from None
         self.params.flat[...] = get_xp(self.params.flat).asarray(arrays["weights"])
         self.step = self.saved_step = note["step"]
+        self.failed_step = -1
+        self.loss_sum = note["loss_sum"]
+        self.train_seconds = note["train_seconds"]
+        self.seconds = note["seconds"]
+        self.best = None if note["best"] is None else tuple(note["best"])
+        self.best_weights = arrays.get("best_weights")
+        # "stale" was its name up to version 0.2. The oldest checkpoints have neither.
+        waited = note.get("epochs_without_improvement", note.get("stale"))
+        self.epochs_without_improvement = waited or 0
+        if self.best and self.best_weights is None and waited == 0 and self.epoch_ended:
+            self.best_weights = to_host(self.eval_params.flat).copy()  # of an older version
+        if self.loss_scale:
+            self.loss_scale.load(note.get("loss_scale"))
 
     def check_checkpoint(self, note: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Raise UserError if a checkpoint does not fit this run."""
@@ -187,21 +175,27 @@ class Run:
                 f"it knows the classes {', '.join(classes)}, now they are "
                 f"{', '.join(self.train_set.classes)}"
             )
-        weights = arrays["weights"]
         flat = self.params.flat
-        if weights.shape != flat.shape or weights.dtype != flat.dtype:
-            raise UserError(
-                f"it holds {weights.size:,} {weights.dtype} weights, the model has "
-                f"{flat.size:,} of {flat.dtype}"
-            )
+        for weights in (arrays["weights"], arrays.get("best_weights", arrays["weights"])):
+            if weights.shape != flat.shape or weights.dtype != flat.dtype:
+                raise UserError(
+                    f"it holds {weights.size:,} {weights.dtype} weights, the model has "
+                    f"{flat.size:,} of {flat.dtype}"
+                )
         step = note["step"]
-        if not (isinstance(step, int) and 0 <= step <= self.steps and step == arrays["t"]):
-            raise UserError(f"it is at step {step!r} of {self.steps}")
-        if not all(np.isfinite(a).all() for a in arrays.values()):
-            raise UserError("it holds NaN or infinity")
+        if not (step <= self.steps and step == arrays["t"]):
+            raise UserError(f"it is at step {step} of {self.steps}")
 
     def save(self) -> None:
-        """Write the checkpoint, which holds all that `resume` needs, on any device."""
+        """Write the checkpoint, which holds all that `resume` needs, on any device.
+
+        Raises UserError if it cannot be written, or if a step was interrupted.
+        """
+        if self.incomplete:
+            raise UserError(
+                f"the training of {self.folder} was interrupted within a step: train it, which "
+                "continues from its last checkpoint, before saving it"
+            )
         self.synchronise()
         note = {
             "config": self.config.to_dict(),
@@ -211,122 +205,52 @@ class Run:
             "seconds": self.seconds,
             "best": self.best,
             "epochs_without_improvement": self.epochs_without_improvement,
-            "metrics": metrics_sha256(self.folder),
+            "rows": self.rows,
             "classes": self.train_set.classes,
         }
         if self.loss_scale:
             note["loss_scale"] = self.loss_scale.state()
         arrays = {"weights": to_host(self.params.flat), **self.optimizer.state()}
+        if self.best_weights is not None:
+            arrays["best_weights"] = self.best_weights
         save_checkpoint(self.folder, note, arrays)
         self.saved_step = self.step
 
     def save_model(self) -> None:
-        """Write model.npz, the trained Classifier."""
-        classifier = Classifier.of(self.model, self.eval_params.to("cpu"), self.train_set)
-        classifier.save(self.folder / MODEL)
+        """Write model.npz, the trained Classifier, unless its weights are not known."""
+        weights = self.model_weights
+        if weights is not None:
+            params = Buffer(self.model.params, weights)
+            Classifier.of(self.model, params, self.train_set).save(self.folder / MODEL)
 
-    def engine(self, workers: int | None = None) -> Engine:
-        """Return an engine with `workers` threads that trains this run's weights."""
-        c = self.config
-        return make_engine(
-            self.model,
-            self.params,
-            self.optimizer,
-            partial(cross_entropy, smoothing=c.recipe.smoothing),
-            clip=c.recipe.clip,
-            seed=c.seed,
-            workers=workers,
-            micro_batch=c.micro_batch,
-            device=self.device,
-            precision=self.precision,
-            loss_scale=self.loss_scale,
-        )
+    def restore_model(self, say: Callable[[str], None]) -> None:
+        """Write model.npz again if it is missing, damaged, or not the checkpoint's."""
+        path = self.folder / MODEL
+        found = self.weights_in_model_file()
+        if self.best and self.best_weights is None:  # a checkpoint of an older version
+            self.best_weights = found
+            if found is None:
+                self.best = None
+                self.best_weights = to_host(self.eval_params.flat).copy()
+                say(
+                    "the weights of the best epoch are lost with model.npz, since a checkpoint of "
+                    "an older version does not hold them; the present ones take their place"
+                )
+        wanted = self.model_weights
+        if wanted is None or (found is not None and np.array_equal(found, wanted)):
+            return
+        if path.exists():
+            problem = "is damaged" if found is None else "is not that of the checkpoint"
+        else:
+            problem = "is missing"
+        say(f"{path} {problem}: it is written again from the checkpoint")
+        self.save_model()
 
-    def batches(self) -> Iterator[tuple[Array, Array]]:
-        """Return the batches that are left, on the run's device.
-
-        A GPU gets the whole data set once, if it has the memory, and augments the
-        images itself.
-        """
-        if self.finished:
-            return iter(())
-        recipe = self.config.recipe
-        fits = self.train_set.images.nbytes < free_memory(self.device) / 2
-        found = datasets.batches(
-            self.train_set.to(self.device) if fits else self.train_set,
-            recipe.batch_size,
-            recipe.epochs,
-            self.config.seed,
-            augmentation(recipe),
-            mixing(recipe),
-            self.step,
-        )
-        if self.device == "cpu":
-            return prefetch(found)
-        if fits:
-            return found
-        return ((to(images, self.device), to(labels, self.device)) for images, labels in found)
-
-    @property
-    def patches(self) -> int | None:
-        """How many patches of each image take part in the next step; None for all."""
-        recipe = self.config.recipe
-        if recipe.patch_dropout == 0 or self.step >= (1 - recipe.full_patches) * self.steps:
+    def weights_in_model_file(self) -> Array | None:
+        """Return the weights in model.npz, or None if it is no model of this run."""
+        try:
+            found = Classifier.load(self.folder / MODEL)
+        except UserError:
             return None
-        return patches_kept(recipe.patch_dropout, self.config.model.patches)
-
-    @property
-    def epoch_ended(self) -> bool:
-        """Whether the last step was the last of an epoch."""
-        return self.step % self.epoch_steps == 0
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last step has been taken, or `patience` has run out."""
-        patience = self.config.patience
-        out_of_patience = patience and self.epochs_without_improvement >= patience
-        return self.step == self.steps or bool(out_of_patience)
-
-    def count(self, loss: Any, norm: Any, images: int) -> None:
-        """Count a step on this many images, with its loss and gradient norm.
-
-        Raises UserError if the loss or the norm is not finite.
-        """
-        self.check_finite(loss, norm)
-        self.step += 1
-        self.loss_sum = self.loss_sum + loss * images
-
-    def check_finite(self, loss: Any, norm: Any) -> None:
-        """Raise UserError if the loss or the norm of the gradients is not finite.
-
-        On a GPU a look at them would make the program wait; there the number of the
-        first such step is kept on the device until `synchronise` reads it.
-        """
-        if isinstance(loss, float):
-            self.require_finite(loss, "loss")
-            self.require_finite(norm, "gradients' norm")
-            return
-        xp = get_xp(loss)
-        fails_first = (self.failed_step == xp.asarray(-1)) & ~xp.isfinite(loss + norm)
-        self.failed_step = xp.where(fails_first, self.step, self.failed_step)
-
-    def synchronise(self) -> None:
-        """Wait for the GPU's sums. Raises UserError if a step was not finite."""
-        self.failed_step = int(to_float(self.failed_step))
-        self.loss_sum = to_float(self.loss_sum)
-        if self.failed_step >= 0:
-            self.step = self.failed_step
-            self.require_finite(math.nan, "loss, or the gradients' norm,")
-
-    def require_finite(self, value: float, what: str) -> None:
-        """Raise UserError, since the run has diverged, if the value is not finite."""
-        if math.isfinite(value):
-            return
-        recipe = self.config.recipe
-        model = self.folder / MODEL
-        last = f"; {model} is from the last good epoch" if model.exists() else ""
-        raise UserError(
-            f"the {what} is not finite at step {self.step} ({value}): train again, in another "
-            f"folder, with a lower lr than {recipe.lr:g} or a lower weight_decay than "
-            f"{recipe.weight_decay:g}{last}"
-        )
+        same = found.config == self.config.model and found.classes == self.train_set.classes
+        return found.params.flat if same else None

@@ -1,6 +1,9 @@
 import os
+import signal
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -12,12 +15,11 @@ from threadpoolctl import ThreadpoolController, threadpool_info
 from numpyvit import AdamW, Muon, UserError, ViT, ViTConfig, Workers, cross_entropy, presets
 from numpyvit.data import Dataset
 from numpyvit.engine import process
-from numpyvit.engine import workers as workers_module
 from numpyvit.engine.prefetch import prefetch
 from numpyvit.engine.process import keep_freed_memory
 from numpyvit.engine.threads import ThreadEngine
 from numpyvit.engine.tree import SumTree
-from numpyvit.engine.workers import micro_batch_size
+from numpyvit.engine.workers import micro_batch_size, prediction_size
 from numpyvit.seeds import DROPOUT
 from numpyvit.testing import close, normal, seeds
 
@@ -134,6 +136,23 @@ def test_overlapping_workers_leave_the_settings_as_they_were():
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system does not bind threads to cores"
 )
+def test_the_settings_are_undone_by_the_last_user_in_any_thread():
+    def blas_threads():
+        return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+    before = blas_threads()
+    first = Workers(ViT(PLAIN))
+    second = Workers(ViT(PLAIN))
+    with ThreadPoolExecutor(1) as other:
+        other.submit(first.__enter__).result()
+        assert set(blas_threads()) <= {1}
+        second.__enter__()
+        other.submit(first.__exit__).result()
+        assert set(blas_threads()) <= {1}
+        second.__exit__()
+        assert blas_threads() == before
+
+
 def test_workers_are_bound_to_cores_if_there_is_one_for_each():
     def bound(workers):
         with Workers(ViT(PLAIN), workers=workers) as w:
@@ -163,22 +182,58 @@ def test_the_settings_are_described(monkeypatch):
     assert "unchanged" in described["allocator"]
 
 
-def test_a_single_image_uses_several_blas_threads_with_the_same_result(monkeypatch):
-    model = ViT(ViTConfig(16, 4, 3, 5, width=192, depth=2, heads=3, mlp_width=384))
-    params, images = model.init(), normal((1, 16, 16, 3), 0, np.float32)
-    params.flat += 0.02 * normal(params.flat.shape, 0, np.float32)
-    threads = []
-    blas_threads = workers_module.blas_threads
-    monkeypatch.setattr(
-        workers_module, "blas_threads", lambda n: (threads.append(n), blas_threads(n))[1]
-    )
-    with Workers(model, workers=2) as w:
-        one = w.predict(params, images)
-        monkeypatch.setattr(workers_module, "SEVERAL_BLAS_THREADS", 0)
-        two = w.predict(params, images)
-        assert {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"} <= {1}
-    assert threads == [2]
-    assert np.allclose(one, two, rtol=1e-5, atol=1e-6)
+@given(st.integers(1, 24), st.integers(1, 8), st.integers(0, 99))
+def test_a_prediction_has_the_same_bits_whatever_the_number_of_workers(n, workers, seed):
+    model = ViT(ViTConfig(48, 6, 1, 10, width=120, depth=1, heads=5, mlp_width=250))
+    params = model.init()
+    params.flat += 0.02 * normal(params.flat.shape, seed, np.float32)  # the head begins as zeros
+    images = normal((n, 48, 48, 1), seed, np.float32)
+
+    def predict(workers):
+        with Workers(model, workers=workers) as w:
+            return w.predict(params, images)
+
+    assert np.array_equal(predict(1), predict(workers))
+
+
+def test_a_prediction_in_another_thread_changes_no_bit_of_the_gradients():
+    """The number of BLAS threads is a setting of the process, so no one may raise it."""
+    model = ViT(ViTConfig(48, 6, 1, 10, width=120, depth=2, heads=5, mlp_width=250))
+    params = model.init()
+    params.flat += 0.02 * normal(params.flat.shape, 0, np.float32)  # the head begins as zeros
+    images = normal((16, 48, 48, 1), 0, np.float32)
+    labels = np.arange(16) % 10
+    started = threading.Event()
+    stop = threading.Event()
+
+    def keep_predicting():
+        with Workers(model) as w:
+            while not stop.is_set():
+                w.predict(params, images[:8])
+                started.set()
+
+    def gradients(w):
+        return w.loss_and_grad(params, images, labels)[1].flat.copy()
+
+    with Workers(model) as w:
+        alone = gradients(w)
+        other = threading.Thread(target=keep_predicting)
+        other.start()
+        started.wait(60)
+        try:
+            equal = [np.array_equal(alone, gradients(w)) for _ in range(12)]
+        finally:
+            stop.set()
+            other.join()
+    assert all(equal)
+
+
+def test_a_few_images_of_a_large_model_are_shared_out_among_the_threads():
+    large = ViTConfig(224, 16, 3, 10, width=192, depth=12, heads=3, mlp_width=768)
+    small = ViTConfig(28, 7, 1, 10, width=64, depth=4, heads=4, mlp_width=128)
+    assert [prediction_size(large, n) for n in (1, 2, 7, 8)] == [1, 1, 1, 1]
+    assert prediction_size(small, 4) == 4  # too little work for two threads
+    assert prediction_size(small, 10_000) == micro_batch_size(small.tokens, 10_000)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
@@ -262,10 +317,85 @@ def test_outside_a_with_block_they_say_so():
         Workers(ViT(PLAIN)).predict(ViT(PLAIN).init(), draw(2, 0)[0])
 
 
-@pytest.mark.parametrize("options", [{"workers": 0}, {"micro_batch": -1}])
-def test_impossible_numbers_are_refused(options):
-    with pytest.raises(UserError, match="must be 1 or more"):
-        Workers(ViT(PLAIN), **options)
+@pytest.mark.parametrize("name", ["workers", "micro_batch", "seed"])
+@pytest.mark.parametrize("value", [-1, 2.5, 2.0, "2", True, np.nan, [2]])
+def test_impossible_numbers_are_refused(name, value):
+    with pytest.raises(UserError, match=rf"^{name} is .*: it must be an integer, [01] or more"):
+        Workers(ViT(PLAIN), **{name: value})
+    Workers(ViT(PLAIN), **{name: np.int64(2)})
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(UserError, match=r"^model is of type Buffer: it must be a ViT"):
+        Workers(ViT(PLAIN).init())
+
+
+def focal(logits, labels):
+    return cross_entropy(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "problem"),
+    [
+        (focal, "unexpected keyword argument 'count'"),
+        (lambda logits, count: None, "multiple values|too many positional"),
+        ("cross_entropy", "it is a str"),
+        (None, "it is a NoneType"),
+    ],
+)
+def test_a_loss_that_cannot_be_called_is_refused(loss, problem):
+    with pytest.raises(UserError, match=rf"loss\(logits, labels, count=n\) \(.*({problem})"):
+        Workers(ViT(PLAIN), loss)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_loss_may_use_the_same_workers(workers):
+    """It runs in a worker's thread, which cannot wait for the others."""
+    model = ViT(PLAIN)
+    params, teacher = model.init(0), model.init(1)
+    images, labels = draw(12, 0)
+
+    def loss(logits, labels, count):
+        predicted = w.predict(teacher, images)  # four micro-batches
+        return cross_entropy(logits, labels, count=count)[0] + predicted.sum(), logits
+
+    with Workers(model, loss, workers=workers, micro_batch=3) as w:
+        found, _ = w.loss_and_grad(params, images, labels)
+        predicted = w.predict(teacher, images)
+        wanted = cross_entropy(w.predict(params, images), labels)[0] + 4 * predicted.sum()
+    assert found == pytest.approx(float(wanted), rel=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork with threads
+def test_a_forked_process_cannot_use_the_threads_of_its_parent():
+    """It says so instead of waiting for ever, and can leave the block or use its own."""
+    model = ViT(PLAIN)
+    params = model.init()
+    images = draw(12, 0)[0]
+    with Workers(model, workers=2, micro_batch=3) as w:
+        wanted = w.predict(params, images)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                with pytest.raises(UserError, match="have their threads in another process"):
+                    w.predict(params, images)
+                w.__exit__()
+                with Workers(model, workers=2, micro_batch=3) as own:
+                    code = 0 if np.array_equal(own.predict(params, images), wanted) else 2
+            finally:
+                os._exit(code)
+        for _ in range(200):
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                break
+            time.sleep(0.05)
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the child waits for ever")
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_prefetch_yields_the_same_items_and_errors():

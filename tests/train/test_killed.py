@@ -13,6 +13,7 @@ import time
 import pytest
 
 from numpyvit.storage.archives import load_npz
+from numpyvit.train.checkpoint import load_checkpoint
 from numpyvit.train.metrics import read_metrics
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGKILL")
@@ -154,15 +155,15 @@ def test_killed_at_a_random_moment(seed, whole, tmp_path):
 
 def test_killed_again_and_again(whole, tmp_path):
     rng, standing = random.Random(0), []
-    for _ in range(5):
+    while len(standing) < 5 or not standing[-1]:  # a busy machine takes longer for a step
+        assert len(standing) < 50
         process = start(tmp_path, rng.choice([1, 2, 3]))
         assert process.stdout.read(1) in ".g"
         time.sleep(rng.uniform(0, whole[1] / 5))
         process.kill()
         process.communicate()
-        standing.append(load_npz(tmp_path / "checkpoint.npz", "numpyvit checkpoint 1")[0]["step"])
+        standing.append(load_checkpoint(tmp_path, lambda line: None)[0]["step"])
     assert standing == sorted(standing)
-    assert standing[-1] > 0
     resumed(tmp_path, 1, whole)
 
 
