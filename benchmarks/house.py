@@ -38,7 +38,7 @@ ORDER = (
     ("train",),
     ("classifier",),
     ("engine",),
-    ("vit", "presets"),
+    ("vit", "vit_checks", "presets"),
     ("layers", "optim", "data"),
     ("config", "params", "losses", "storage", "watch"),
     ("backend",),

@@ -1,4 +1,25 @@
-"""numpyvit: a Vision Transformer in NumPy whose every gradient is written by hand."""
+"""numpyvit: a Vision Transformer in NumPy whose every gradient is written by hand.
+
+Train a model on the digits that come with the package, for half a minute:
+
+    import numpyvit as nv
+
+    train, test = nv.data.digits()
+    model = nv.ViT(nv.presets["digits"])
+    params = model.init(seed=0)
+    optimizer = nv.AdamW(params)
+    with nv.Workers(model) as workers:
+        for images, labels in nv.data.batches(train, batch_size=64, epochs=10):
+            loss, grads = workers.loss_and_grad(params, images, labels)
+            optimizer.step(params, grads, lr=1e-3, clip=1.0)
+        print(nv.accuracy(workers.predict(params, test), test.labels))
+    nv.Classifier.of(model, params, train).save("digits.npz")
+
+nv.presets has the named models, nv.ViTConfig describes one of your own, and nv.data has
+data sets, your own images included, and augmentations. help(nv.ViTConfig) and so on say
+more. The layers are in numpyvit.layers, in an order to read them in; numpyvit.gradcheck
+checks gradients, and the command is `numpyvit train`.
+"""
 
 from . import data
 from .classifier import Classifier

@@ -1,10 +1,12 @@
 """The configuration of a Vision Transformer: which parts it has and how large they are."""
 
 import dataclasses
+import numbers
+import operator
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import UserError, check_choice, is_positive_int, is_real_number
+from .errors import UserError, check_choice, is_positive_int, is_real_number, shown
 
 POOLING = ["cls", "mean"]
 POSITIONS = ["learned", "sinusoidal", "rotary", "none"]
@@ -57,6 +59,9 @@ class ViTConfig:
     patch_overlap: int = 0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = plain(field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
         self._check_sizes()
         self._check_options()
         self._check_that_parts_fit()
@@ -167,3 +172,16 @@ class ViTConfig:
         for name in fields:
             check_choice("ViTConfig field", name, [f.name for f in dataclasses.fields(cls)])
         return cls(**fields)
+
+
+def plain(name: str, value: Any) -> Any:
+    """Return an integer of NumPy, also inside a tuple, as an int, which JSON can hold.
+
+    Raises UserError for an array.
+    """
+    if getattr(value, "shape", ()):
+        raise UserError(f"{name} is {shown(value)}: it cannot be an array")
+    if isinstance(value, tuple | list):
+        return tuple(plain(name, item) for item in value)
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return operator.index(value) if is_integer else value

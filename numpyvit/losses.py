@@ -16,9 +16,11 @@ array([[ 0.09 ,  0.245, -0.335]])
 
 from typing import Any
 
-from .backend.arrays import Array, get_xp, on_host
+import numpy as np
+
+from .backend.arrays import Array, as_array, check_array, get_xp, on_host
 from .backend.ops import on_gpu, row_dot, row_sum
-from .errors import UserError
+from .errors import UserError, check_int, check_number, shown
 
 Cache = tuple[Array, Array, int]
 
@@ -36,7 +38,8 @@ def cross_entropy_forward(
     This is -Σ t ln softmax(x), averaged over the batch. Σ_k t_bk is 1; it stays in the
     formula, so that backward is exact for any t. The logarithm is taken of the sum,
     never of a probability that may have become 0, and the maximum of the row is subtracted
-    first, so logits of ±10,000 are no problem.
+    first, so logits of ±10,000 are no problem. Where t_bk is 0, x_bk is left out of the last
+    sum, so a logit of -inf does no harm there (0 times infinity would be NaN).
 
     smoothing: this fraction of each target is spread evenly over the K classes (Szegedy et
     al., 2016, section 7). count: what the sum is divided by, by default B. If a batch is
@@ -50,8 +53,17 @@ def cross_entropy_forward(
     centred = logits - logits.max(-1, keepdims=True)
     e = get_xp(logits).exp(centred)
     total = row_sum(e)  # (B, 1)
-    losses = get_xp(logits).log(total) * row_sum(t) - row_dot(t, centred)  # (B, 1)
-    return losses.sum() / count, (e / total, t, count)
+    of_targets = get_xp(logits).where(t == 0, 0, centred)
+    losses = get_xp(logits).log(total) * row_sum(t) - row_dot(t, of_targets)  # (B, 1)
+    return mean_loss(losses, count), (e / total, t, count)
+
+
+def mean_loss(losses: Array, count: int) -> Any:
+    """Return losses.sum() / count, also if only the sum overflows."""
+    loss = losses.sum() / count
+    if on_host(losses) and np.isinf(loss):
+        loss = (losses / count).sum()
+    return loss
 
 
 @on_gpu
@@ -76,12 +88,17 @@ def cross_entropy(
     """Return the loss and dlogits at once, as training needs them.
 
     targets: labels (B,), integers, or probabilities (B, K). smoothing, count: as for
-    cross_entropy_forward. Raises UserError for labels outside 0..K-1 and for shapes that do
-    not fit.
+    cross_entropy_forward, smoothing from 0 to below 1 and count from 1. Raises UserError for
+    labels outside 0..K-1, for probabilities that are negative or not finite, and for shapes
+    that do not fit.
     """
+    check_number("smoothing", smoothing, least=0, below=1)
+    if count is not None:
+        check_int("count", count, least=1)
     t = as_probabilities(logits, targets)
-    loss, cache = cross_entropy_forward(logits, t, smoothing=smoothing, count=count)
-    return loss, cross_entropy_backward(1.0, cache)
+    with np.errstate(over="ignore"):  # of logits near the largest float: the loss is infinite
+        loss, cache = cross_entropy_forward(logits, t, smoothing=smoothing, count=count)
+        return loss, cross_entropy_backward(1.0, cache)
 
 
 def as_probabilities(logits: Array, targets: Array) -> Array:
@@ -89,22 +106,24 @@ def as_probabilities(logits: Array, targets: Array) -> Array:
 
     It has the dtype of the logits. Raises UserError for targets that do not fit them.
     """
+    check_array("logits", logits, "floats", ("B", "K"))
     xp = get_xp(logits)
     B, K = logits.shape
+    targets = as_array("targets", targets)
     if on_host(logits) != on_host(targets):
         raise UserError(
             "logits and targets are on different devices: data.to(device) moves images and labels"
         )
-    if targets.ndim == 1 and len(targets) == B and targets.dtype.kind in "iu":
-        if B and on_host(targets) and not (targets.min() >= 0 and targets.max() < K):
-            raise UserError(
-                f"labels go from {targets.min()} to {targets.max()}, but the model has {K} "
-                f"classes: use labels from 0 to {K - 1}"
-            )
+    if targets.shape == (B,) and targets.dtype.kind in "iu":
+        check_labels(targets, K)
         t = xp.zeros(logits.shape, logits.dtype)
         t[xp.arange(B), targets] = 1
         return t
     if targets.shape == logits.shape and targets.dtype.kind == "f":
+        if targets.size and on_host(targets) and not 0 <= targets.min() <= targets.max() < np.inf:
+            raise UserError(
+                f"targets go from {targets.min()} to {targets.max()}: they must be probabilities"
+            )
         return targets.astype(logits.dtype)
     raise UserError(
         f"targets are {targets.dtype} of shape {tuple(targets.shape)}: "
@@ -112,16 +131,29 @@ def as_probabilities(logits: Array, targets: Array) -> Array:
     )
 
 
+def check_labels(labels: Array, K: int) -> None:
+    """Raise UserError unless labels (n,) on the host are from 0 to K - 1."""
+    if len(labels) and on_host(labels) and not (labels.min() >= 0 and labels.max() < K):
+        raise UserError(
+            f"labels go from {labels.min()} to {labels.max()}, but the model has {K} "
+            f"classes: use labels from 0 to {K - 1}"
+        )
+
+
 def accuracy(logits: Array, labels: Array) -> float:
     """Return the fraction of rows of logits (n, K) whose largest entry is at the label.
 
-    labels (n,). The result is 0 if there are no rows, and a row with NaN is never right.
+    labels (n,), integers. The result is 0 if there are no rows, and a row with NaN is never
+    right.
     Raises UserError if the shapes do not fit.
     """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+    check_array("logits", logits, "numbers", ("n", "K"))
+    labels = as_array("labels", labels)
+    if labels.shape != logits.shape[:1] or (len(labels) and labels.dtype.kind not in "iu"):
         raise UserError(
-            f"logits have shape {logits.shape} and labels {labels.shape}: "
-            "they must be (n, K) and (n,)"
+            f"logits have shape {logits.shape} and labels are {shown(labels)}: labels must be "
+            f"{len(logits)} integers"
         )
+    check_labels(labels, logits.shape[1])
     right = (logits.argmax(-1) == labels) & (logits == logits).all(-1)
     return float(right.mean()) if len(labels) else 0.0

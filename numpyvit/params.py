@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from .backend.arrays import Array, get_xp
+from .backend.arrays import Array, check_array, check_dtype, get_xp
 from .backend.device import to
-from .errors import UserError
+from .errors import UserError, check_bool, check_function, check_int, check_type, shown
 from .seeds import WEIGHTS
 
 Initialiser = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -77,6 +77,13 @@ class Param:
     init: Initialiser
     decay: bool = False
 
+    def __post_init__(self) -> None:
+        check_type("shape", self.shape, tuple, "a tuple of integers")
+        for n in self.shape:
+            check_int("an axis of the shape", n, least=1, most=2**31 - 1)
+        check_function("init", self.init, "a function of (rng, shape), such as params.xavier")
+        check_bool("decay", self.decay)
+
     @property
     def size(self) -> int:
         """The number of elements."""
@@ -121,13 +128,19 @@ class Buffer(Mapping[str, Array]):
     __hash__ = object.__hash__  # Buffers are compared by identity, not by their arrays
 
     def __init__(self, params: dict[str, Param], flat: Array) -> None:
+        check_type("params", params, dict, "a dict of names and Params, such as model.params")
+        for p in params.values():
+            check_type("params", p, Param, "a dict of names and Params, such as model.params")
+        check_array("flat", flat, "floats", ("n",))
+        if not flat.flags.c_contiguous:
+            raise UserError("flat is not contiguous: views of it need np.ascontiguousarray(flat)")
         size = sum(p.size for p in params.values())
         if flat.shape != (size,):
             raise UserError(
                 f"the weights are an array of shape {flat.shape}, but the model has {size:,} "
                 "weights: use the model that they were made for"
             )
-        self.params, self.flat = params, flat
+        self.params, self._flat = params, flat
         self.decayed = sum(p.size for p in params.values() if p.decay)
         self._views: dict[Param | str, Array] = {}
         start = 0
@@ -136,6 +149,18 @@ class Buffer(Mapping[str, Array]):
             view = flat[start : start + p.size].reshape(p.shape)
             self._views[p] = self._views[name] = view
             start += p.size
+
+    @property
+    def flat(self) -> Array:
+        """The whole array. Assigning to it copies the values into the array that is there."""
+        return self._flat
+
+    @flat.setter
+    def flat(self, value: Array) -> None:
+        # The views, and an optimizer's, are views of the array that is there. It must stay.
+        if value is not self._flat:  # after `buffer.flat *= 0.9` the array itself is assigned
+            check_array("flat", value, str(self._flat.dtype), self._flat.shape)
+            self._flat[...] = get_xp(self._flat).asarray(value)
 
     def __getitem__(self, key: Param | str) -> Array:
         try:
@@ -151,7 +176,13 @@ class Buffer(Mapping[str, Array]):
     def __setitem__(self, key: Param | str, value: Any) -> None:
         # `buffer[p] += x` has already added in place and then assigns the view itself.
         if value is not self._views.get(key):
-            self[key][...] = value
+            view = self[key]
+            try:
+                view[...] = value
+            except (ValueError, TypeError, OverflowError) as error:
+                raise UserError(
+                    f"{shown(key)} has shape {view.shape}; it cannot be {shown(value)}: {error}"
+                ) from None
 
     def __contains__(self, key: object) -> bool:
         return key in self._views
@@ -173,6 +204,10 @@ class Buffer(Mapping[str, Array]):
         """Return the names of all weights, in the order of the model."""
         return list(self.params)
 
+    def layout(self) -> list[tuple[str, tuple[int, ...], bool]]:
+        """Return name, shape and decay of each weight; Buffers with equal layouts fit together."""
+        return [(name, p.shape, p.decay) for name, p in self.params.items()]
+
     def zeros_like(self) -> "Buffer":
         """Return a Buffer of the same layout filled with zeros."""
         return Buffer(self.params, get_xp(self.flat).zeros_like(self.flat))
@@ -182,7 +217,8 @@ class Buffer(Mapping[str, Array]):
         return Buffer(self.params, self.flat.copy())
 
     def astype(self, dtype: Any) -> "Buffer":
-        """Return a Buffer with the values converted to `dtype`."""
+        """Return a Buffer with the values converted to `dtype`, a type of floats."""
+        check_dtype("dtype", dtype)
         return Buffer(self.params, self.flat.astype(dtype))
 
     def to(self, device: str) -> "Buffer":
@@ -208,8 +244,11 @@ class Buffer(Mapping[str, Array]):
 def init(layer: object, seed: int = 0, dtype: Any = np.float32) -> Buffer:
     """Draw initial weights for any layer or model.
 
-    They are drawn in float64, so that models of all dtypes start alike.
+    They are drawn in float64, so that models of all dtypes start alike. Raises UserError for
+    a seed that is not an integer from 0, and for a dtype that is not one of floats.
     """
+    seed = check_int("seed", seed, most=2**128)
+    check_dtype("dtype", dtype)
     params = params_of(layer)
     buffer = Buffer(params, np.empty(sum(p.size for p in params.values()), dtype))
     rng = np.random.default_rng((seed, WEIGHTS))

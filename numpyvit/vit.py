@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from .backend.arrays import Array, on_host
+from .backend.arrays import Array
 from .config import ViTConfig
-from .errors import UserError
+from .errors import check_bool, check_type
 from .layers.block import Block
 from .layers.dropout import dropout_backward, dropout_forward
 from .layers.head import Head
@@ -34,7 +34,8 @@ from .layers.pooling import ClsPool, MeanPool
 from .layers.positions import LearnedPositions, NoPositions, SinusoidalPositions
 from .layers.prefix import ClsToken, NoPrefix
 from .layers.rotary import RotaryPositions
-from .params import Buffer, init, params_of
+from .params import Buffer, Param, init, params_of
+from .vit_checks import check_inputs, check_memory, check_size
 
 __all__ = ["ViT", "ViTConfig"]
 
@@ -47,10 +48,13 @@ class ViT:
     """
 
     def __init__(self, config: ViTConfig, shortcuts: bool = True) -> None:
+        check_type("config", config, ViTConfig, "a ViTConfig, such as presets['mnist']")
+        check_bool("shortcuts", shortcuts)
         c = self.config = config
         self.embed = make_embed(c)
         self.prefix = ClsToken(c.width) if c.pooling == "cls" else NoPrefix()
         self.positions = make_positions(c)
+        check_size(c, self.embed, self.positions)
         self.blocks = [Block(c, i) for i in range(c.depth)]
         # LastBlock avoids computing keys, but rotary positions rotate them.
         if shortcuts and c.pooling == "cls" and c.positions != "rotary":
@@ -58,12 +62,25 @@ class ViT:
         self.norm = LayerNorm(c.width, c.norm_eps)
         self.pool = ClsPool() if c.pooling == "cls" else MeanPool()
         self.head = Head(c.width, c.classes, c.head_hidden)
-        # The declarations, {"blocks.0.attention.qkv.w": Param, ...}. The argument `params` of
-        # forward has the values.
-        self.params = params_of(self)
+
+    def __repr__(self) -> str:
+        return f"<ViT of {self.count():,} weights, {self.config}>"
+
+    @property
+    def params(self) -> dict[str, Param]:
+        """The declarations of the weights, {"blocks.0.attention.qkv.w": Param, ...}.
+
+        The argument `params` of forward has the values. If you exchange layers of the model,
+        make new weights with init.
+        """
+        return params_of(self)
 
     def init(self, seed: int = 0, dtype: Any = np.float32) -> Buffer:
-        """Draw initial weights, which depend only on the seed."""
+        """Draw initial weights, which depend only on the seed.
+
+        Raises UserError if this machine's memory cannot hold them.
+        """
+        check_memory(self.count(), dtype)
         return init(self, seed, dtype)
 
     def count(self) -> int:
@@ -85,7 +102,7 @@ class ViT:
         need_cache=False saves memory in evaluation: there is no backward afterwards.
         Raises UserError for images that do not fit the model.
         """
-        self.check_images(params, images)
+        check_inputs(self.config, params, images, rng, keep)
         x, c_embed = self.embed.forward(params, images, keep)  # (B, n, D)       (1)
         x, c_prefix = self.prefix.forward(params, x)  # (B, N, D)                (1)
         x, c_positions = self.positions.forward(params, x, keep)  # (B, N, D)    (1)
@@ -130,36 +147,6 @@ class ViT:
         dx = self.prefix.backward(dx, c_prefix, grads)  # (B, n, D)
         return self.embed.backward(dx, c_embed, grads, need_dx)
 
-    def check_images(self, params: Buffer, images: Array) -> None:
-        """Raise UserError unless images are finite floats that fit the model and its weights."""
-        (H, W), C = self.config.image, self.config.channels
-        shape = tuple(images.shape)
-        if shape[1:] != (H, W, C):
-            raise UserError(
-                f"images have shape {shape}, the model needs (B, {H}, {W}, {C}): "
-                + shape_hint(shape, H, W, C)
-            )
-        if images.dtype.kind != "f":
-            raise UserError(
-                f"images are {images.dtype}, not normalised floats: "
-                "nv.data.normalise(images, mean, std)"
-            )
-        if on_host(images) != on_host(params.flat):
-            there, here = ("the host", "a GPU") if on_host(images) else ("a GPU", "the host")
-            raise UserError(
-                f"images are on {there} and the weights on {here}: bring them together with "
-                "params.to(device) and data.to(device)"
-            )
-        if images.dtype != params.flat.dtype:
-            raise UserError(
-                f"images are {images.dtype} and the weights {params.flat.dtype}: "
-                f"images.astype('{params.flat.dtype}')"
-            )
-        if on_host(images) and not np.isfinite(images).all():
-            raise UserError(
-                "images contain NaN or infinity: look for a division by zero where they were made"
-            )
-
 
 def make_embed(c: ViTConfig) -> PatchEmbed:
     """Return the layer that turns images into tokens."""
@@ -177,14 +164,3 @@ def make_positions(c: ViTConfig) -> NoPositions:
     if c.positions == "rotary":
         return RotaryPositions(c.grid, c.width // c.heads, c.prefix)
     return NoPositions()
-
-
-def shape_hint(shape: tuple[int, ...], H: int, W: int, C: int) -> str:
-    """Return what to do with images of a shape that does not fit."""
-    if len(shape) == 4 and shape[1:] == (C, H, W):
-        return "they look channels-first: images.transpose(0, 2, 3, 1)"
-    if shape == (H, W, C):
-        return "for one image, images[None]"
-    if C == 1 and shape[1:] == (H, W):
-        return "the last axis is for the channels: images[..., None]"
-    return "resize them, or make a ViTConfig for their size"

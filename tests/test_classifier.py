@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from numpyvit import Classifier, UserError, ViT, ViTConfig, data
+from numpyvit import Buffer, Classifier, UserError, ViT, ViTConfig, data
 from numpyvit.classifier import KIND
 from numpyvit.storage.archives import load_npz, save_npz
 from numpyvit.testing import normal
@@ -50,6 +52,102 @@ def test_a_loaded_classifier_predicts_the_same(tmp_path):
 def test_images_that_do_not_fit_are_refused(bad, message):
     with pytest.raises(UserError, match=message):
         make().predict(bad)
+
+
+class SquaredReLU:
+    def forward(self, params, x):
+        return np.maximum(x, 0) ** 2, x
+
+    def backward(self, dy, x, grads):
+        return 2 * dy * np.maximum(x, 0)
+
+
+class Identity:
+    def forward(self, params, x):
+        return x, None
+
+
+def exchange_gelu(model):
+    for block in model.blocks:
+        block.mlp.gelu = SquaredReLU()
+
+
+def replace_forward(model):
+    model.norm.forward = lambda params, x: (x, None)
+
+
+def share_blocks(model):
+    model.blocks[1] = model.blocks[0]
+
+
+def swap_heads(model):
+    model.blocks[0].attention.heads = 1
+
+
+def add_layer(model):
+    model.extra = SquaredReLU()
+
+
+def remove_block(model):
+    del model.blocks[0]
+
+
+@pytest.mark.parametrize(
+    ("change_model", "where"),
+    [
+        (exchange_gelu, "blocks.0.mlp.gelu is SquaredReLU, there it is GELU"),
+        (replace_forward, "norm.forward is .*, there it is 'missing'"),
+        (share_blocks, "a weight occurs twice"),
+        (swap_heads, "blocks.0.attention.heads is 1, there it is 2"),
+        (add_layer, "extra is SquaredReLU, there it is 'missing'"),
+        (remove_block, "blocks.2 is 'missing', there it is Block"),
+        (lambda model: setattr(model.norm, "eps", 0.1), "norm.eps is 0.1, there it is 1e-06"),
+        (lambda model: setattr(model.norm, "eps", np.ones(3)), "norm.eps is an array"),
+    ],
+)
+def test_a_model_that_would_load_as_another_one_is_not_saved(tmp_path, change_model, where):
+    config = ViTConfig((8, 6), 2, 1, 3, width=8, depth=3, heads=2, mlp_width=8, pooling="mean")
+    model = ViT(config)
+    change_model(model)
+    classifier = Classifier(model, model.init(), np.ones(1), np.ones(1), ("a", "b", "c"))
+    with pytest.raises(UserError, match=f"which is another model than this one .*{where}"):
+        classifier.save(tmp_path / "model.npz")
+    assert not (tmp_path / "model.npz").exists()
+
+
+def test_a_subclass_of_vit_is_not_saved(tmp_path):
+    class MyViT(ViT):
+        pass
+
+    model = MyViT(make().config)
+    classifier = replace(make(), model=model, params=model.init())
+    with pytest.raises(UserError, match="the model is MyViT, there it is ViT"):
+        classifier.save(tmp_path / "model.npz")
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+def test_a_model_without_shortcuts_can_be_saved(tmp_path, shortcuts):
+    classifier = make()
+    model = ViT(classifier.config, shortcuts)
+    params = Buffer(model.params, classifier.params.flat)
+    replace(classifier, model=model, params=params).save(tmp_path / "model.npz")
+    p = classifier.predict(random_images(5))
+    assert np.allclose(Classifier.load(tmp_path / "model.npz").predict(random_images(5)), p)
+
+
+def test_weights_of_another_model_are_refused():
+    classifier = make()
+    with pytest.raises(UserError, match="the weights of another model"):
+        replace(classifier, params=make().params)
+
+
+def test_the_weights_of_a_changed_model_are_those_of_its_layers():
+    model = ViT(ViTConfig())
+    before = model.count()
+    for block in model.blocks:
+        block.norm1 = Identity()
+    assert model.count() == model.init().flat.size == before - 4 * 2 * 64
+    assert "blocks.0.norm1.gamma" not in model.params
 
 
 def change(note=None, arrays=None, drop=()):
@@ -157,7 +255,7 @@ def test_the_first_of_several_frames_is_used(tmp_path):
     frames = [drawing("L", 0, 255), drawing("L", 255, 0)]
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
     pixels, remark = make().read_image(tmp_path / "two.gif")
-    assert "first of 2 frames" in remark
+    assert "first of several frames" in remark
     assert pixels[4, 2:4].min() > 140
 
 

@@ -23,6 +23,10 @@ PAGES = [importlib.import_module(f"numpyvit.{name}") for name in [*NAMES, "losse
 
 # Functions whose docstrings have no shapes of this form, and why.
 WITHOUT_SHAPES = {
+    "mean_loss": "it returns a number",
+    "check_labels": "it checks labels",
+    "check_cut": "it checks sizes",
+    "check_tokens": "it checks sizes",
     "draw_mask": "the shape is an argument",
     "patches_kept": "numbers in, a number out",
     "sinusoidal": "numbers in; tests/layers/test_positions.py has its formula",

@@ -132,5 +132,55 @@ def test_accuracy():
     assert accuracy(np.array([[1, 2], [3, 0]]), np.array([1, 1])) == 0.5
     assert accuracy(np.zeros((0, 2)), np.zeros(0, int)) == 0
     assert accuracy(np.array([[np.nan, 0], [1, 0]]), np.array([0, 0])) == 0.5
-    with pytest.raises(UserError, match=r"they must be \(n, K\) and \(n,\)"):
+    with pytest.raises(UserError, match="labels must be 3 integers"):
         accuracy(np.zeros((3, 2)), np.zeros((3, 1), int))
+    assert accuracy(np.array([[1, 2], [3, 0]]), [1, 1]) == 0.5
+    for labels in (["1", "1"], np.array(["1", "1"]), [1.0, 1.0], [[1], [1, 2]], None, "11"):
+        with pytest.raises(UserError, match="labels"):
+            accuracy(np.array([[1, 2], [3, 0]]), labels)
+
+
+@pytest.mark.parametrize("smoothing", [-0.5, 1, 2, np.nan, "0.1", None])
+def test_smoothing_is_a_fraction(smoothing):
+    with pytest.raises(UserError, match=r"smoothing is .*: it must be a number from 0 below 1"):
+        cross_entropy(np.zeros((2, 3)), np.array([0, 1]), smoothing=smoothing)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2"])
+def test_count_is_a_positive_integer(count):
+    with pytest.raises(UserError, match=r"count is .*: it must be an integer, 1 or more"):
+        cross_entropy(np.zeros((2, 3)), np.array([0, 1]), count=count)
+
+
+@pytest.mark.parametrize("value", [-0.1, np.nan, np.inf])
+def test_soft_targets_are_probabilities(value):
+    targets = np.full((2, 3), 0.2)
+    targets[1, 1] = value
+    with pytest.raises(UserError, match="they must be probabilities"):
+        cross_entropy(np.zeros((2, 3)), targets)
+
+
+@pytest.mark.parametrize("K", [3, 40])
+def test_a_logit_of_minus_infinity_counts_only_if_it_is_the_label(K):
+    logits = np.zeros((1, K), np.float32)
+    logits[0, -1] = -np.inf
+    loss, dlogits = cross_entropy(logits, np.array([0]))
+    wanted, dwanted = cross_entropy(logits[:, :-1], np.array([0]))
+    assert loss == pytest.approx(wanted)
+    assert np.allclose(dlogits, np.append(dwanted, [[0]], 1))
+    loss, dlogits = cross_entropy(logits, np.array([K - 1]))
+    assert loss == np.inf
+    assert np.isfinite(dlogits).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logits_near_the_largest_float(dtype):
+    largest = np.finfo(dtype).max
+    logits = np.array([[largest, -largest, 0]], dtype)
+    assert cross_entropy(logits, np.array([0]))[0] == 0
+    loss, dlogits = cross_entropy(logits, np.array([1]))
+    assert loss == np.inf
+    assert dlogits.tolist() == [[1, -1, 0]]
+    logits = np.array([[largest / 2, 0, 0]] * 4, dtype)
+    loss, _ = cross_entropy(logits, np.array([1] * 4))
+    assert loss == pytest.approx(largest / 2)

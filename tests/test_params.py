@@ -178,3 +178,36 @@ def test_a_pickled_buffer_and_its_layer_still_belong_together():
 
 def test_repr_says_how_many_weights_there_are():
     assert repr(init(Linear(30, 40))) == "<Buffer of 1,240 float32 weights in 2 arrays>"
+
+
+@pytest.mark.parametrize("way", ["assigned", "in place", "slice"])
+def test_flat_can_be_assigned_and_the_views_see_it(way):
+    params = ViT(ViTConfig()).init()
+    wanted = 0.9 * params.flat
+    if way == "assigned":
+        params.flat = 0.9 * params.flat
+    elif way == "in place":
+        params.flat *= 0.9
+    else:
+        params.flat[...] = 0.9 * params.flat
+    assert np.array_equal(params.flat, wanted)
+    assert all(np.shares_memory(view, params.flat) for view in params.values())
+
+
+@pytest.mark.parametrize(
+    "value", [0.0, None, [1.0], np.zeros(3, np.float32), np.zeros(136_394), np.zeros(136_394, int)]
+)
+def test_flat_keeps_its_shape_and_dtype(value):
+    params = ViT(ViTConfig()).init()
+    before = params.flat.copy()
+    with pytest.raises(UserError, match="flat must be an array of float32 of shape"):
+        params.flat = value
+    assert np.array_equal(params.flat, before)
+
+
+def test_a_buffer_is_made_of_one_contiguous_array_of_floats():
+    declared = ViT(ViTConfig()).params
+    size = sum(p.size for p in declared.values())
+    for flat in (np.zeros(2 * size)[::2], np.zeros(size, int), list(range(size)), None):
+        with pytest.raises(UserError, match="flat"):
+            Buffer(declared, flat)

@@ -1,6 +1,8 @@
 """The whole model: its equations, options, shortcuts and errors."""
 
+import dataclasses
 import math
+import time
 import tracemalloc
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numpyvit import AdamW, Buffer, UserError, ViT, ViTConfig, cross_entropy, presets
+from numpyvit import AdamW, Buffer, UserError, ViT, ViTConfig, cross_entropy, presets, vit_checks
 from numpyvit.gradcheck import noisy, noisy_pair
 from numpyvit.layers.block import Block
 from numpyvit.layers.dropout import dropout_forward
@@ -288,3 +290,34 @@ def test_the_weights_of_another_model_are_refused():
     config = ViTConfig(8, 4)
     with pytest.raises(UserError, match="does not belong to the model that this Buffer was made"):
         ViT(config).forward(ViT(config).init(), np.zeros((1, 8, 8, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depth": 2**31 - 1}, "a model of 2,147,483,647 blocks"),
+        ({"depth": 10**7}, "a model of 10,000,000 blocks"),
+        ({"width": 2**31 - 8, "mlp_width": 2**31 - 1}, "weights are possible"),
+        ({"classes": 2**31 - 1}, "weights are possible"),
+        ({"head_hidden": 2**31 - 1}, "weights are possible"),
+        ({"image_size": 2**31 - 1, "patch_size": 2**31 - 1}, "weights are possible"),
+        ({"image_size": 65536, "patch_size": 1}, "choose larger patches"),
+        ({"image_size": 4096, "patch_size": 1, "pooling": "mean"}, "choose larger patches"),
+    ],
+)
+@pytest.mark.parametrize("positions", ["none", "sinusoidal", "rotary"])
+def test_a_model_that_no_machine_can_hold_is_refused_at_once(changes, message, positions):
+    config = ViTConfig(**{"width": 8, "heads": 2, "positions": positions, **changes})
+    start = time.perf_counter()
+    with pytest.raises(UserError, match=f"{message}|it must be an integer"):
+        ViT(config)
+    assert time.perf_counter() - start < 5
+
+
+def test_the_largest_models_of_the_papers_are_possible(monkeypatch):
+    monkeypatch.setattr(vit_checks, "machine_memory", lambda: 4e9)
+    model = ViT(dataclasses.replace(presets["ViT-H/14"], image_size=518))
+    assert model.count() == 633_470_440
+    monkeypatch.setattr(vit_checks, "machine_memory", lambda: 1e9)
+    with pytest.raises(UserError, match="more than this machine has memory"):
+        model.init(0)

@@ -2,16 +2,26 @@
 
 An augmentation is a function of (images (B, H, W, C) uint8, rng) that returns new
 images on the same device. All random numbers are drawn on the host, so that a seed
-gives the same images on every device.
+gives the same images on every device. Images of another dtype are refused with a UserError,
+also by the augmentations that could change them: noise, rounding and colours are made for
+0 to 255.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from ..backend.arrays import Array, get_xp
+from ..backend.arrays import Array, check_array, get_xp
+from ..errors import check_function, check_int, check_number, check_type
 
 Augment = Callable[[Array, np.random.Generator], Array]
+MOST_PIXELS = 10_000  # of a shift; images are far smaller
+
+
+def check_images(images: Array, rng: np.random.Generator) -> None:
+    """Raise UserError unless these are images (B, H, W, C) uint8 and a generator."""
+    check_array("images", images, "uint8", ("B", "H", "W", "C"))
+    check_type("rng", rng, np.random.Generator, "a generator, np.random.default_rng(seed)")
 
 
 def shift(pixels: int) -> Augment:
@@ -19,8 +29,10 @@ def shift(pixels: int) -> Augment:
 
     Pixels that come in at the edge are black.
     """
+    pixels = check_int("pixels", pixels, most=MOST_PIXELS)
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
+        check_images(images, rng)
         xp = get_xp(images)
         B, H, W, C = images.shape
         n = pixels
@@ -43,6 +55,7 @@ def flip() -> Augment:
     """Flip each image horizontally with probability 1/2."""
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
+        check_images(images, rng)
         is_flipped = rng.integers(0, 2, len(images), np.uint8)
         flipped = get_xp(images).asarray(np.flatnonzero(is_flipped))
         images = images.copy()
@@ -54,8 +67,11 @@ def flip() -> Augment:
 
 def compose(*steps: Augment) -> Augment:
     """Apply several augmentations in the given order."""
+    for step in steps:
+        check_function("step", step, "an augmentation such as flip()")
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
+        check_images(images, rng)
         for step in steps:
             images = step(images, rng)
         return images
@@ -75,8 +91,13 @@ def affine(
     translate: by up to this many pixels along both axes.
     shear: each row by up to this many columns more than the row above.
     """
+    check_number("rotate", rotate, least=0)
+    check_number("scale", scale, least=0, below=1)
+    check_number("translate", translate, least=0, most=MOST_PIXELS)
+    check_number("shear", shear, least=0, most=MOST_PIXELS)
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
+        check_images(images, rng)
         drawn = rng.uniform(-1, 1, (5, len(images))).astype(np.float32)
         angle = np.radians(rotate) * drawn[0]
         factor = 1 / (1 + scale * drawn[1])  # warp maps new positions to old ones
@@ -134,8 +155,10 @@ def erase(probability: float) -> Augment:
     Each image is changed with this probability. The rectangle has 2 to 33 % of its
     area, and is up to 3.3 times as high as wide, or as wide as high.
     """
+    check_number("probability", probability, least=0, most=1)
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
+        check_images(images, rng)
         B, H, W, _ = images.shape
         chosen, area, ratio, y, x = rng.random((5, B))
         area = (0.02 + 0.31 * area) * H * W

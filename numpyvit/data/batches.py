@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend.arrays import Array, get_xp
-from ..errors import UserError
+from ..backend.arrays import Array, check_dtype, get_xp
+from ..errors import check_function, check_int, check_type
 from ..seeds import AUGMENT, ORDER
 from .augment import Augment
 from .dataset import Dataset, normalise
@@ -18,6 +18,8 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
     The last batch may be smaller than the others.
     """
+    images = check_int("images", images)
+    batch_size = check_int("batch_size", batch_size, least=1)
     return -(-images // batch_size)
 
 
@@ -31,17 +33,40 @@ def batches(
     start_step: int = 0,
     dtype: Any = np.float32,
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield batches of normalised images and their labels, in a new order in each epoch.
+    """Return an iterator over batches of normalised images and their labels.
 
-    A batch is (images (B, H, W, C) in dtype, labels (B,)), or with `mix`
-    (images, targets (B, K)). The first is that of step `start_step`.
+    The images have a new order in each epoch. A batch is (images (B, H, W, C) in dtype,
+    labels (B,)), or with `mix` (images, targets (B, K)). The first is that of step
+    `start_step`.
 
     The order depends on (seed, epoch) and the augmentation on (seed, step). The batch
     of a step is therefore the same whether or not the iteration started at step 0.
-    Raises UserError for a batch size below 1.
+    Raises UserError at once for arguments that make no sense, such as a batch size of 0.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}: it must be 1 or more")
+    check_type("data", data, Dataset, "a Dataset, such as data.digits() and make_dataset return")
+    batch_size = check_int("batch_size", batch_size, least=1)
+    epochs = check_int("epochs", epochs)
+    seed = check_int("seed", seed, most=2**128)
+    if augment is not None:
+        check_function("augment", augment, "an augmentation, such as flip()")
+    if mix is not None:
+        check_function("mix", mix, "a mix, such as mixup(0.2)")
+    start_step = check_int("start_step", start_step)
+    check_dtype("dtype", dtype)
+    return make_batches(data, batch_size, epochs, seed, augment, mix, start_step, dtype)
+
+
+def make_batches(
+    data: Dataset,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    augment: Augment | None,
+    mix: Mix | None,
+    start_step: int,
+    dtype: Any,
+) -> Iterator[tuple[Array, Array]]:
+    """Yield the batches that `batches` describes."""
     xp = get_xp(data.images)
     steps = steps_per_epoch(len(data), batch_size)
     order: Array = np.empty(0)

@@ -9,16 +9,25 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend.arrays import Array, get_xp
-from .augment import box
+from ..backend.arrays import Array, check_array, get_xp
+from ..errors import UserError, check_function, check_number
+from .augment import box, check_images
 
 Mix = Callable[[Array, Array, np.random.Generator], tuple[Array, Array]]
 
 
+def check_batch(images: Array, targets: Array, rng: np.random.Generator) -> None:
+    """Raise UserError unless these are images, their targets and a generator."""
+    check_images(images, rng)
+    check_array("targets", targets, "floats", (len(images), "K"))
+
+
 def mixup(alpha: float) -> Mix:
     """Average each image with its partner, by weight (mixup, Zhang et al., 2018)."""
+    check_number("alpha", alpha, above=0)
 
     def mix(images: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        check_batch(images, targets, rng)
         xp = get_xp(images)
         partner = xp.asarray(rng.permutation(len(images)))
         weight = xp.asarray(rng.beta(alpha, alpha, len(images)).astype(np.float32))
@@ -37,8 +46,10 @@ def cutmix(alpha: float) -> Mix:
     The rectangle has 1 - weight of the area. Its centre may be anywhere in the image,
     and it is cut off at the edge, so the targets are weighted by the areas that result.
     """
+    check_number("alpha", alpha, above=0)
 
     def mix(images: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        check_batch(images, targets, rng)
         xp = get_xp(images)
         B, H, W, _ = images.shape
         partner = xp.asarray(rng.permutation(B))
@@ -66,8 +77,13 @@ def mix_targets(targets: Array, partner: Array, weight: Array) -> Array:
 
 def one_of(*mixes: Mix) -> Mix:
     """Choose one of several mixes at random for each batch."""
+    if not mixes:
+        raise UserError("one_of chooses among mixes: give at least one, such as mixup(0.2)")
+    for choice in mixes:
+        check_function("mix", choice, "a mix such as mixup(0.2)")
 
     def mix(images: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        check_batch(images, targets, rng)
         return mixes[rng.integers(len(mixes))](images, targets, rng)
 
     return mix

@@ -14,7 +14,8 @@ from types import ModuleType
 import numpy as np
 
 from ..backend.arrays import Array, count_values, get_xp, read_only
-from .augment import Augment, warp
+from ..errors import check_int, check_number
+from .augment import Augment, check_images, warp
 
 # What each operation does at full strength.
 ROTATE = 30.0  # degrees
@@ -26,8 +27,11 @@ ENHANCE = 0.9  # added to or subtracted from the factor of 1 in `blend`
 
 def randaugment(operations: int = 2, magnitude: float = 9.0) -> Augment:
     """Apply `operations` random operations to each image; magnitude: 0 to 10."""
+    operations = check_int("operations", operations)
+    check_number("magnitude", magnitude, least=0, most=10)
 
     def augment(images: Array, rng: np.random.Generator) -> Array:
+        check_images(images, rng)
         xp = get_xp(images)
         images = images.copy()
         for _ in range(operations):

@@ -70,7 +70,7 @@ transpose is `.T` or `.swapaxes(-1, -2)`, in formulas ᵀ.
 
     1   ../vit.py       the map: its docstring and `forward`; read rng, keep and rotation
                         as None, and skip the rest for now
-    2   ../params.py    weights: Param, Buffer
+    2   ../params.py    weights: Param, Buffer; its docstring is enough for now
     3   linear          y = x w + b, and the gradients that everything else rests on
     4   gelu            the nonlinearity
     5   mlp             two linear layers with a GELU in between: each token by itself
@@ -89,6 +89,9 @@ Then the techniques that not every model uses: rotary (positions as rotations), 
 patch_dropout, overlap. An appendix for those who want to know how it is made fast:
 attention_fast, rotary_fast, attention_pool, last_block. Each says which page it replaces,
 and the tests compare the two.
+
+The examples in the docstrings are for you to run and to change: start Python, and begin with
+`from numpyvit.layers.linear import *`, or the name of another page.
 
 To check a page against numbers: `numpyvit gradcheck` compares the backward functions with
 finite differences of the forward functions.

@@ -46,6 +46,7 @@ import numpy as np
 
 from ..backend.arrays import Array, get_xp
 from ..backend.ops import fast_twin, on_gpu
+from ..errors import UserError, check_bool, check_number, check_sizes
 from ..params import Buffer
 from .attention_fast import attention_fast_backward, attention_fast_forward
 from .dropout import draw_mask
@@ -118,6 +119,11 @@ class Attention:
     """Weights: qkv (D, 3D), the maps to q, k and v side by side, and proj (D, D)."""
 
     def __init__(self, width: int, heads: int, qkv_bias: bool = True, dropout: float = 0.0) -> None:
+        check_sizes(width=width, heads=heads)
+        if width % heads:
+            raise UserError(f"width {width} cannot be divided among {heads} heads")
+        check_bool("qkv_bias", qkv_bias)
+        check_number("dropout", dropout, least=0, below=1)
         self.heads, self.dropout = heads, dropout
         self.qkv = Linear(width, 3 * width, bias=qkv_bias)
         self.proj = Linear(width, width)

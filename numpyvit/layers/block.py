@@ -20,6 +20,7 @@ import numpy as np
 
 from ..backend.arrays import Array
 from ..config import ViTConfig
+from ..errors import check_int, check_type
 from ..params import Buffer
 from .attention import Attention
 from .dropout import (
@@ -43,6 +44,8 @@ class Block:
 
     def __init__(self, config: ViTConfig, i: int) -> None:
         """Block i, from 0, of a model; drop path increases linearly with the depth."""
+        check_type("config", config, ViTConfig, "a ViTConfig")
+        check_int("i", i, least=0, most=config.depth - 1)
         c = config
         attention = RotaryAttention if c.positions == "rotary" else Attention
         self.norm1 = LayerNorm(c.width, c.norm_eps)

@@ -5,6 +5,7 @@ paper's code has it in pre-training.
 """
 
 from ..backend.arrays import Array, get_xp
+from ..errors import check_int, check_sizes
 from ..params import Buffer, zeros
 from .linear import Linear
 
@@ -30,6 +31,8 @@ class Head:
     """
 
     def __init__(self, width: int, classes: int, hidden: int = 0) -> None:
+        check_sizes(width=width, classes=classes)
+        check_int("hidden", hidden)
         self.hidden = Linear(width, hidden) if hidden else None
         self.out = Linear(hidden or width, classes, init=zeros)
 

@@ -17,6 +17,7 @@ array([[ 0.248, -0.21 , -0.134,  0.095]])
 
 from ..backend.arrays import Array, get_xp
 from ..backend.ops import col_sum, on_gpu, row_dot, row_mean
+from ..errors import check_number, check_sizes
 from ..params import Buffer, Param, ones, zeros
 
 Cache = tuple[Array, Array, Array]
@@ -30,6 +31,8 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[
 
     rstd is the reciprocal of the standard deviation. The variance divides by D, not by
     D - 1. eps is a small positive number that keeps a constant token from dividing by 0.
+    The sum of the squares of x - mean must not overflow, as it does in float32 if features
+    differ by about 1e19 / √D or more: rstd would be 0, and y would be β.
     """
     D = x.shape[-1]
     xhat = x - row_mean(x)  # x - mean; times rstd, below, it is x̂
@@ -87,6 +90,8 @@ class LayerNorm:
     """Weights: gamma (D,), initially ones, and beta (D,), initially zeros."""
 
     def __init__(self, width: int, eps: float = 1e-6) -> None:
+        check_sizes(width=width)
+        check_number("eps", eps, above=0)
         self.eps = eps
         self.gamma = Param((width,), ones)
         self.beta = Param((width,), zeros)

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..backend.arrays import Array, as_rows
 from ..backend.ops import col_sum, matmul
+from ..errors import check_bool, check_sizes
 from ..params import Buffer, Initialiser, Param, xavier, zeros
 
 Cache = tuple[Array, Array, bool]
@@ -71,6 +72,8 @@ class Linear:
     def __init__(
         self, d_in: int, d_out: int, bias: bool = True, init: Initialiser = xavier
     ) -> None:
+        check_sizes(d_in=d_in, d_out=d_out)
+        check_bool("bias", bias)
         self.w = Param((d_in, d_out), init, decay=True)
         self.b = Param((d_out,), zeros) if bias else None
 

@@ -6,6 +6,7 @@ more features than a token has; fc2 then combines them into D features again.
 """
 
 from ..backend.arrays import Array
+from ..errors import check_sizes
 from ..params import Buffer
 from .gelu import GELU
 from .linear import Linear
@@ -15,6 +16,7 @@ class MLP:
     """y = fc2(gelu(fc1(x))). Weights: fc1.w (D, F), fc1.b (F,), fc2.w (F, D), fc2.b (D,)."""
 
     def __init__(self, width: int, hidden: int, gelu: str = "tanh") -> None:
+        check_sizes(width=width, hidden=hidden)
         self.fc1 = Linear(width, hidden)
         self.gelu = GELU(gelu)
         self.fc2 = Linear(hidden, width)

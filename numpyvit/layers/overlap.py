@@ -7,6 +7,7 @@ for Fashion-MNIST use it. Read patches.py first.
 """
 
 from ..backend.arrays import Array, get_xp
+from ..errors import check_int
 from ..params import Param, xavier
 from .patches import PatchEmbed, Size
 
@@ -52,6 +53,7 @@ class OverlappingPatchEmbed(PatchEmbed):
 
     def __init__(self, image: Size, patch: Size, channels: int, width: int, overlap: int) -> None:
         super().__init__(image, patch, channels, width)
+        check_int("overlap", overlap)
         self.overlap = overlap
         s1, s2 = patch[0] + 2 * overlap, patch[1] + 2 * overlap
         self.w = Param((s1 * s2 * channels, width), xavier, decay=True)

@@ -29,6 +29,7 @@ Patches times a matrix is the same as a convolution whose kernel size and stride
 from typing import Any
 
 from ..backend.arrays import Array, get_xp
+from ..errors import UserError, check_sizes, shown
 from ..params import Buffer, Param, xavier, zeros
 from .linear import linear_backward, linear_forward
 
@@ -78,10 +79,22 @@ def put_back_patches(dy: Array, keep: Array, n: int) -> Array:
     return dx
 
 
+def check_cut(image: Size, patch: Size) -> None:
+    """Raise UserError unless an image of this size can be cut into patches of that size."""
+    for name, size in (("image", image), ("patch", patch)):
+        if not (isinstance(size, tuple) and len(size) == 2):
+            raise UserError(f"{name} is {shown(size)}: it must be (height, width)")
+        check_sizes(**{f"{name} height": size[0], f"{name} width": size[1]})
+    if image[0] % patch[0] or image[1] % patch[1]:
+        raise UserError(f"an image of {image} cannot be cut into patches of {patch}")
+
+
 class PatchEmbed:
     """Images to tokens: patchify, then a linear layer. Weights: w (P1 * P2 * C, D), b (D,)."""
 
     def __init__(self, image: Size, patch: Size, channels: int, width: int) -> None:
+        check_cut(image, patch)
+        check_sizes(channels=channels, width=width)
         self.image, self.patch = image, patch
         self.w = Param((patch[0] * patch[1] * channels, width), xavier, decay=True)
         self.b = Param((width,), zeros)

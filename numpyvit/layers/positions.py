@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..backend.arrays import Array, get_xp, read_only
+from ..errors import check_int, check_sizes
 from ..params import Buffer, Param, normal_02
 from .patches import put_back_patches
 
@@ -57,6 +58,12 @@ def with_prefix(keep: Array, prefix: int) -> Array:
     return xp.concatenate([first, keep + prefix], axis=1)
 
 
+def check_tokens(tokens: int, width: int, prefix: int) -> None:
+    """Raise UserError unless a sequence can have these sizes."""
+    check_sizes(tokens=tokens, width=width)
+    check_int("prefix", prefix, least=0, most=tokens)
+
+
 class NoPositions:
     """Nothing is added: the model sees its patches as a set.
 
@@ -83,6 +90,7 @@ class LearnedPositions(NoPositions):
     """A learned vector for each place in the sequence. Weight: w (N, D)."""
 
     def __init__(self, tokens: int, width: int, prefix: int = 0) -> None:
+        check_tokens(tokens, width, prefix)
         self.prefix = prefix
         self.w = Param((tokens, width), normal_02)
 
@@ -107,6 +115,7 @@ class SinusoidalPositions(NoPositions):
     """Fixed vectors by sine and cosine. Backward is that of NoPositions: a constant is added."""
 
     def __init__(self, tokens: int, width: int, prefix: int = 0) -> None:
+        check_tokens(tokens, width, prefix)
         self.tokens, self.width, self.prefix = tokens, width, prefix
 
     def forward(self, params: Buffer, x: Array, keep: Array | None = None) -> tuple[Array, Any]:

@@ -10,6 +10,7 @@ ViTConfig.prefix is the number of tokens that a model has in front of its patche
 """
 
 from ..backend.arrays import Array, get_xp
+from ..errors import check_sizes
 from ..params import Buffer, Param, normal_02
 
 
@@ -32,6 +33,7 @@ class ClsToken:
     """The class token. Weight: w (D,)."""
 
     def __init__(self, width: int) -> None:
+        check_sizes(width=width)
         self.w = Param((width,), normal_02)
 
     def forward(self, params: Buffer, x: Array) -> tuple[Array, None]:

@@ -34,6 +34,7 @@ import numpy as np
 
 from ..backend.arrays import Array, get_xp, read_only
 from ..backend.ops import fast_twin
+from ..errors import UserError, check_int, check_sizes, shown
 from ..params import Buffer
 from .attention import (
     Attention,
@@ -104,6 +105,12 @@ class RotaryPositions(NoPositions):
     """The positions as rotations, to be passed to RotaryAttention; nothing is added to x."""
 
     def __init__(self, grid: tuple[int, int], head_width: int, prefix: int = 0) -> None:
+        if not (isinstance(grid, tuple) and len(grid) == 2):
+            raise UserError(f"grid is {shown(grid)}: it must be (rows, columns)")
+        check_sizes(rows=grid[0], columns=grid[1], head_width=head_width)
+        if head_width % 4:
+            raise UserError(f"head_width is {head_width}: it must be a multiple of 4")
+        check_int("prefix", prefix)
         self.grid, self.head_width, self.prefix = grid, head_width, prefix
 
     def rotation(self, x: Array, keep: Array | None = None) -> Array:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..backend.arrays import Array, get_xp
 from ..backend.ops import on_gpu
+from ..errors import UserError, check_number, shown
 from ..params import Buffer
 from .base import Map, Optimizer, blocks
 
@@ -50,7 +51,7 @@ class AdamW(Optimizer):
         p = p - lr (m / (1 - b1ᵗ)) / (√(v / (1 - b2ᵗ)) + eps) - lr weight_decay p
 
     m and v start at zero and are too small at first; dividing by 1 - bᵗ corrects this.
-    average: as for Optimizer.
+    average: as for Optimizer. betas are from 0 to below 1, and eps is above 0.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class AdamW(Optimizer):
         average: float = 0.0,
     ) -> None:
         super().__init__(params, weight_decay, average)
+        check_betas(betas)
+        check_number("eps", eps, above=0)
         self.betas, self.eps = betas, eps
         self.m, self.v = params.zeros_like(), params.zeros_like()
 
@@ -109,3 +112,19 @@ class AdamW(Optimizer):
     def buffers(self) -> dict[str, Buffer]:
         """Return the Buffers that a checkpoint keeps, by name."""
         return {"m": self.m, "v": self.v} | super().buffers()
+
+    def check_moments(self, state: dict[str, Array]) -> None:
+        """Raise UserError for the state of Muon, which has no second moments of matrices."""
+        matrices = slice(self.m.decayed)
+        if state["m"][matrices].any() and not state["v"][matrices].any():
+            raise UserError(
+                "the second moments of the matrices are all zero: this state belongs to Muon"
+            )
+
+
+def check_betas(betas: object) -> None:
+    """Raise UserError unless betas are two numbers from 0 to below 1."""
+    if not (isinstance(betas, tuple | list) and len(betas) == 2):
+        raise UserError(f"betas is {shown(betas)}: it must be two numbers, such as (0.9, 0.999)")
+    for beta in betas:
+        check_number("each of betas", beta, least=0, below=1)

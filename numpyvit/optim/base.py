@@ -8,8 +8,9 @@ import numpy as np
 
 from ..backend.arrays import Array, get_xp, on_host
 from ..backend.device import to_host
-from ..errors import UserError
+from ..errors import UserError, check_function, check_number, check_type, shown
 from ..params import Buffer
+from .uninterrupted import uninterrupted
 
 # Elements in a block of the flat array. Updates are computed block by block, so that
 # intermediate results are small and stay in the cache: AdamW is 1.05 to 1.1 times as fast.
@@ -35,9 +36,14 @@ class Optimizer:
     avg = average * avg + (1 - average) * p, to evaluate with (Polyak and Juditsky, 1992, in
     its exponential form); in the first steps the factor is smaller, so that the initial
     weights are soon forgotten. If 0, `self.average` is the weights themselves.
+
+    Raises UserError for numbers that make no sense.
     """
 
     def __init__(self, params: Buffer, weight_decay: float, average: float = 0.0) -> None:
+        check_buffer("params", params)
+        check_number("weight_decay", weight_decay, least=0)
+        check_number("average", average, least=0, below=1)
         self.weight_decay, self.average_decay = weight_decay, average
         self.t = 0
         self.average = params.copy() if average else params
@@ -54,14 +60,27 @@ class Optimizer:
 
         map runs independent parts of the update, for example over threads (Workers.map).
         Returns the norm of the gradients before clipping: a float, or on a GPU a
-        zero-dimensional array. If the norm is not finite the step is skipped (on a GPU it
-        is not; see may_step). Raises UserError for Buffers of different models.
+        zero-dimensional array. Ctrl-C takes effect before or after the update, never between
+        two of its arrays. If the norm is not finite the step is skipped (on a GPU it
+        is not; see may_step). Raises UserError for Buffers of different models, a negative
+        lr, and a clip that is not above 0 (None turns clipping off).
         """
-        check_same_size(params, grads, *self.buffers().values())
+        check_number("lr", lr, least=0)
+        if clip is not None:
+            check_number("clip", clip, above=0, hint=", or None for no clipping")
+        check_function("map", map, "a function (function, items)")
+        check_buffer("params", params)
+        check_buffer("grads", grads)
+        if grads.flat is params.flat:
+            raise UserError(
+                "grads is the Buffer of the weights: it must be that of their gradients"
+            )
+        check_same_layout(params, grads, *self.buffers().values())
         norm = grad_norm(grads)
         if may_step(norm):
-            numbers = self.begin_step(lr, params.flat)
-            self.update(params, grads, numbers, clip_factor(norm, clip), map)
+            with uninterrupted():
+                numbers = self.begin_step(lr, params.flat)
+                self.update(params, grads, numbers, clip_factor(norm, clip), map)
         return norm
 
     def begin_step(self, lr: float, like: Array) -> Any:
@@ -106,15 +125,28 @@ class Optimizer:
     def load_state(self, state: dict[str, Array]) -> None:
         """Restore the result of state().
 
-        Raises UserError for a state that lacks a moment or has the shape of another model.
+        The state may also have the "weights", which a checkpoint keeps beside it; they are
+        not read. Raises UserError for a state of another kind of optimizer or of another
+        model. Nothing has changed then.
         """
+        check_type("state", state, dict, "a dict of arrays, as state() returns it")
         t = state.get("t")
-        if t is None or t.shape or t.dtype.kind not in "iu":
+        if not (isinstance(t, np.ndarray) and t.shape == () and t.dtype.kind in "iu" and t >= 0):
             raise UserError(
                 "the optimizer's step 't' is missing: this state belongs to another optimizer"
             )
-        load_flat(state, self.buffers())
+        buffers = self.buffers()
+        check_state(state, buffers)
+        self.check_moments(state)
+        for name, buffer in buffers.items():
+            buffer.flat = state[name]
         self.t = int(t)
+
+    def check_moments(self, state: dict[str, Array]) -> None:
+        """Raise UserError if the values show that another kind of optimizer made the state.
+
+        The names, shapes and dtypes have been checked.
+        """
 
 
 def blocks(params: Buffer) -> Iterator[tuple[slice, bool]]:
@@ -166,25 +198,37 @@ def may_step(norm: Any) -> bool:
     return not isinstance(norm, float) or math.isfinite(norm)
 
 
-def check_same_size(*buffers: Buffer) -> None:
+def check_buffer(name: str, value: object) -> None:
+    """Raise UserError unless `value` is a Buffer."""
+    check_type(name, value, Buffer, "a Buffer, such as model.init() and zeros_like() return")
+
+
+def check_same_layout(*buffers: Buffer) -> None:
     """Raise UserError unless weights, gradients and moments belong to one model."""
-    sizes = [b.flat.size for b in buffers]
-    if len(set(sizes)) > 1:
-        raise UserError(
-            f"weights, gradients and the optimizer's moments have {sizes} elements: "
-            "use those of one model"
-        )
-
-
-def load_flat(state: dict[str, Array], buffers: dict[str, Buffer]) -> None:
-    """Copy state[name] into each buffer if all of them fit."""
-    for name, buffer in buffers.items():
-        flat = state.get(name)
-        if flat is None or flat.shape != buffer.flat.shape or flat.dtype != buffer.flat.dtype:
-            found = "missing" if flat is None else f"{flat.dtype} of shape {flat.shape}"
+    first, *others = buffers
+    for other in others:
+        if other.params is not first.params and other.layout() != first.layout():
+            sizes = [b.flat.size for b in buffers]
             raise UserError(
-                f"the optimizer's {name!r} is {found}, wanted {buffer.flat.dtype} of shape "
-                f"{buffer.flat.shape}: this state belongs to another optimizer or model"
+                f"weights, gradients and the optimizer's moments have {sizes} elements, or "
+                "different shapes: use those of one model"
+            )
+
+
+def check_state(state: dict[str, Array], buffers: dict[str, Buffer]) -> None:
+    """Raise UserError unless a state has an array for each buffer, and no others."""
+    for name in state:
+        if name not in {*buffers, "t", "weights"}:
+            raise UserError(
+                f"the state has {shown(name)}, which this optimizer does not have: it belongs to "
+                "another optimizer"
             )
     for name, buffer in buffers.items():
-        buffer.flat[...] = get_xp(buffer.flat).asarray(state[name])
+        flat = state.get(name)
+        shape, dtype = buffer.flat.shape, buffer.flat.dtype
+        if not isinstance(flat, np.ndarray) or flat.shape != shape or flat.dtype != dtype:
+            found = "missing" if flat is None else shown(flat)
+            raise UserError(
+                f"the optimizer's {name!r} is {found}, wanted {dtype} of shape {shape}: this "
+                "state belongs to another optimizer or model"
+            )

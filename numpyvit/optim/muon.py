@@ -8,8 +8,8 @@ import numpy as np
 
 from ..backend.arrays import Array, get_xp, on_host
 from ..backend.ops import on_gpu
-from ..errors import UserError
-from ..params import Buffer, Param
+from ..errors import UserError, check_number
+from ..params import Buffer
 from .adamw import AdamW
 from .base import Map, blocks
 
@@ -69,31 +69,33 @@ class Muon(AdamW):
         momentum: float = 0.95,
     ) -> None:
         super().__init__(params, betas, eps, weight_decay, average)
+        check_number("momentum", momentum, least=0, below=1)
         self.momentum = momentum
-        decayed = (p for p in params.params.values() if p.decay)
-        # The largest first, which keeps threads equally busy; equal shapes stand together.
-        self.matrices = sorted(decayed, key=lambda p: (-p.size, p.shape))
-        for p in self.matrices:
-            if len(p.shape) != 2:
+        matrices = [(name, p.size, p.shape) for name, p in params.params.items() if p.decay]
+        for _, _, shape in matrices:
+            if len(shape) != 2:
                 raise UserError(
-                    f"a weight with weight decay has shape {p.shape}: Muon needs all of them "
+                    f"a weight with weight decay has shape {shape}: Muon needs all of them "
                     "to be matrices; use AdamW"
                 )
+        # The largest first, which keeps threads equally busy; equal shapes stand together.
+        matrices.sort(key=lambda matrix: (-matrix[1], matrix[2]))
+        self.matrices = [name for name, _, _ in matrices]
 
     def update(self, params: Buffer, grads: Buffer, numbers: Any, scale: Any, map: Map) -> None:
         """As AdamW.update. For the matrices m holds the momentum, and v is not used."""
         lr, _, _, average_factor = numbers
 
-        def update_matrix(p: Param) -> None:
-            w, m = params[p], self.m[p]
+        def update_matrix(name: str) -> None:
+            w, m = params[name], self.m[name]
             # Threads do not inherit the trainer's errstate; overflow shows in the loss.
             with np.errstate(over="ignore", invalid="ignore"):
-                g = scale * grads[p]
+                g = scale * grads[name]
                 m *= self.momentum
                 m += g
                 g += self.momentum * m  # Nesterov's form
                 w *= 1 - lr * self.weight_decay
-                w -= (lr * UPDATE_RMS * math.sqrt(max(p.shape))) * orthogonalise(g)
+                w -= (lr * UPDATE_RMS * math.sqrt(max(w.shape))) * orthogonalise(g)
 
         if on_host(params.flat):
             map(update_matrix, self.matrices)
@@ -115,8 +117,8 @@ class Muon(AdamW):
         m *= self.momentum
         m += g
         g += self.momentum * m
-        for shape, group in groupby(self.matrices, lambda p: p.shape):
-            equal = [updates[p] for p in group]
+        for shape, group in groupby(self.matrices, lambda name: updates[name].shape):
+            equal = [updates[name] for name in group]
             stacked = xp.empty((len(equal), *shape), g.dtype)
             for i, update in enumerate(equal):  # xp.stack would upload an index first
                 stacked[i] = update
@@ -126,3 +128,8 @@ class Muon(AdamW):
         w *= 1 - lr * self.weight_decay
         g *= lr
         w -= g
+
+    def check_moments(self, state: dict[str, Array]) -> None:
+        """Raise UserError for the state of AdamW, which has second moments of matrices."""
+        if state["v"][: self.v.decayed].any():
+            raise UserError("there are second moments of matrices: this state belongs to AdamW")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..errors import check_number
 from ..params import Buffer
 from .base import Map, Optimizer, blocks
 
@@ -23,6 +24,7 @@ class SGD(Optimizer):
         average: float = 0.0,
     ) -> None:
         super().__init__(params, weight_decay, average)
+        check_number("momentum", momentum, least=0, below=1)
         self.momentum = momentum
         self.v = params.zeros_like()
 

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numpyvit import UserError
 from numpyvit.data import affine, compose, erase, flip, randaugment, shift
 from numpyvit.data.augment import box, warp
 from numpyvit.testing import seeds
@@ -116,7 +118,7 @@ def test_an_augmentation_of_amount_zero_changes_nothing():
 
 
 def test_a_rotation_by_90_degrees():
-    class FullRotation:
+    class FullRotation(np.random.Generator):
         """Draws 1 for the rotation and 0 for everything else."""
 
         def uniform(self, low, high, shape):
@@ -125,7 +127,7 @@ def test_a_rotation_by_90_degrees():
             return drawn
 
     images = random_images(0, H=4, W=4)
-    rotated = affine(rotate=90.0)(images, FullRotation())
+    rotated = affine(rotate=90.0)(images, FullRotation(np.random.PCG64()))
     assert np.array_equal(rotated, np.rot90(images, -1, axes=(1, 2)))
 
 
@@ -156,3 +158,29 @@ def test_erase_fills_one_rectangle_with_noise(seed):
         inside = c[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         assert inside.mean() > 0.9  # the noise is rarely 77 in all three channels
     assert max(c.sum() for c in changed) > 0.2 * 32 * 24
+
+
+UINT8_ONLY = [
+    shift(2),
+    flip(),
+    affine(rotate=10, scale=0.1),
+    erase(0.5),
+    randaugment(),
+    compose(flip(), shift(1)),
+]
+
+
+@pytest.mark.parametrize("augment", UINT8_ONLY)
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.full((3, 8, 8, 1), 0.3, np.float32),
+        np.zeros((3, 8, 8, 1), np.int64),
+        np.zeros((3, 8, 8), np.uint8),
+        [[[[1]]]],
+    ],
+)
+def test_only_images_of_uint8_are_augmented(augment, images):
+    """Rounding would turn floats from 0 to 1 into another picture."""
+    with pytest.raises(UserError, match=r"images must be an array of uint8 of shape .*, not "):
+        augment(images, np.random.default_rng(0))

@@ -71,3 +71,12 @@ def test_images_and_labels_that_do_not_fit_are_refused(images, labels, message):
 def test_floats_are_not_normalised_twice():
     with pytest.raises(UserError, match="wanted uint8"):
         normalise(np.zeros((1, 2, 2, 1), np.float32), np.zeros(1), np.ones(1))
+
+
+def test_hints_for_images_of_other_dtypes():
+    labels = np.arange(4) % 2
+    for dtype, hint in (("u2", "images / 257"), ("f4", "255 \\* images"), ("i8", "astype")):
+        with pytest.raises(UserError, match=hint):
+            make_dataset("mine", np.zeros((4, 8, 8), dtype), labels)
+    with pytest.raises(UserError, match="masked"):
+        make_dataset("mine", np.ma.masked_array(np.zeros((4, 8, 8), np.uint8)), labels)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numpyvit import UserError
 from numpyvit.data import cutmix, mixup, one_of
 from numpyvit.testing import seeds
 
@@ -84,3 +85,15 @@ def test_one_of_uses_each_mix():
         _, t = one_of(*mixes)(images, targets, np.random.default_rng(seed))
         used.add(float(t.min()))
     assert used == {1.0, 2.0}
+
+
+@pytest.mark.parametrize("mix", [mixup(0.2), cutmix(1.0), one_of(mixup(0.2), cutmix(1.0))])
+def test_only_images_of_uint8_with_targets_for_each_are_mixed(mix):
+    rng = np.random.default_rng(0)
+    images, targets = np.zeros((3, 8, 8, 1), np.uint8), np.eye(3, dtype=np.float32)
+    with pytest.raises(UserError, match=r"images must be .*, not an array of float32"):
+        mix(images.astype(np.float32), targets, rng)
+    with pytest.raises(UserError, match=r"targets must be .*, not an array of int64"):
+        mix(images, np.arange(3), rng)
+    with pytest.raises(UserError, match=r"targets must be .*, not an array of float32"):
+        mix(images, targets[:2], rng)

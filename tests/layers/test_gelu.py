@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpyvit.backend.erf import erf, erf_series
 from numpyvit.errors import UserError
 from numpyvit.gradcheck import SHARP
-from numpyvit.layers.gelu import GELU, gelu_erf_forward, gelu_tanh_forward
+from numpyvit.layers.gelu import GELU, gelu_erf_forward, gelu_tanh_backward, gelu_tanh_forward
 from numpyvit.testing import check_layer_contract, normal, seeds, shapes_BND
 
 getcontext().prec = 60
@@ -62,3 +62,11 @@ def test_the_two_forms_agree_where_they_should():
 def test_an_unknown_form_is_named():
     with pytest.raises(UserError, match="did you mean 'tanh'"):
         GELU("tahn")
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(np.float32, 1e13), (np.float64, 1e102)])
+def test_the_documented_range_of_gelu_tanh(dtype, largest):
+    x = np.array([largest, -largest, 1e-30, 0], dtype)
+    y, cache = gelu_tanh_forward(x)
+    assert np.allclose(y, [largest, 0, 0, 0])
+    assert np.allclose(gelu_tanh_backward(np.ones_like(x), cache), [1, 0, 0.5, 0.5])

@@ -1,16 +1,18 @@
 """The optimizers against their formulas; clipping, averages and states."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numpyvit import SGD, AdamW, Muon, Param, UserError, ViT, ViTConfig, init
+from numpyvit import SGD, AdamW, Buffer, Muon, Param, UserError, ViT, ViTConfig, init
 from numpyvit.optim import base
 from numpyvit.optim.base import Optimizer, grad_norm
 from numpyvit.optim.muon import orthogonalise
+from numpyvit.params import xavier
 from numpyvit.testing import normal, seeds
 
 model = ViT(ViTConfig(4, 2, 1, 3, width=4, depth=1, heads=2, mlp_width=3))
@@ -149,6 +151,63 @@ def test_a_state_of_another_optimizer_or_model_is_refused():
         SGD(params).load_state({"t": np.array(3), "v": np.zeros(3, np.float32)})
 
 
+def trained(make, average=0.0):
+    """Return an optimizer of this kind after two steps."""
+    params, gradients, _ = draw(0)
+    optimizer = make(params, average=average)
+    run(optimizer, params, gradients[:2], 0.1)
+    return optimizer
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_state_fits_its_own_kind_of_optimizer_only(average):
+    states = {make: trained(make, average).state() for make in (SGD, AdamW, Muon)}
+    for make in states:
+        for other, state in states.items():
+            optimizer = make(draw(1)[0], average=average)
+            before = {name: array.copy() for name, array in optimizer.state().items()}
+            if other is make:
+                optimizer.load_state(state)
+                before = state
+            else:
+                with pytest.raises(UserError, match=r"this state belongs to|it belongs to another"):
+                    optimizer.load_state(state)
+            assert all(np.array_equal(a, before[name]) for name, a in optimizer.state().items())
+
+
+def test_a_state_with_an_average_needs_an_optimizer_with_one():
+    with pytest.raises(UserError, match="the state has 'average', which this optimizer does not"):
+        SGD(draw(0)[0]).load_state(trained(SGD, average=0.5).state())
+
+
+@all_kinds
+def test_a_step_refuses_numbers_with_which_it_would_walk_uphill(make):
+    params = model.init()
+    grads, before, optimizer = params.copy(), params.copy(), make(params)
+    for clip in (0, -1, np.nan, "1", [1.0]):
+        with pytest.raises(UserError, match=r"clip is .*: it must be a number above 0, or None"):
+            optimizer.step(params, grads, 0.1, clip)
+    for lr in (-0.1, np.nan, np.inf, None, "0.1"):
+        with pytest.raises(UserError, match=r"lr is .*: it must be a number from 0"):
+            optimizer.step(params, grads, lr)
+    assert optimizer.t == 0
+    assert np.array_equal(params.flat, before.flat)
+
+
+@all_kinds
+def test_gradients_of_another_layout_are_refused(make):
+    """Two models with as many weights, in matrices of other shapes."""
+    config = ViTConfig(4, 2, 1, 3, width=4, depth=1, heads=2, mlp_width=8)
+    params, other = ViT(config).init(), ViT(replace(config, pooling="mean", head_hidden=0)).init()
+    same = ViT(config).init(1)
+    wide = Buffer({"w": Param((6, 2), xavier)}, np.zeros(12))
+    tall = Buffer({"w": Param((2, 6), xavier)}, np.zeros(12))
+    make(params).step(params, same, 0.1)  # another model of the same config has the same layout
+    for weights, grads in ((params, other), (wide, tall)):
+        with pytest.raises(UserError, match="use those of one model"):
+            make(weights).step(weights, grads, 0.1)
+
+
 @all_kinds
 @given(seed=seeds, clip=st.sampled_from([1e-3, 1.0, 1e3]))
 def test_clipping_scales_down_to_the_norm_and_never_up(make, seed, clip):
@@ -220,6 +279,13 @@ def test_orthogonalise_makes_all_singular_values_about_one(I, O, seed):
     assert np.allclose(orthogonalise(m.T), orthogonalise(m).T)
     assert np.allclose(orthogonalise(1e3 * m), orthogonalise(m), atol=1e-4)
     assert not orthogonalise(np.zeros((I, O))).any()
+
+
+@all_kinds
+def test_the_weights_are_not_their_own_gradients(make):
+    params = model.init()
+    with pytest.raises(UserError, match="grads is the Buffer of the weights"):
+        make(params).step(params, params, 0.1)
 
 
 def test_muon_needs_matrices():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numpyvit import schedule, warmup_cosine
+from numpyvit import UserError, schedule, warmup_cosine
 
 
 @given(
@@ -46,3 +46,19 @@ def test_warmup_cosine_is_the_cosine_schedule():
     cosine = schedule("cosine", 0.1, 3, 10, 0.01)
     assert [usual(i) for i in range(12)] == [cosine(i) for i in range(12)]
     assert usual(5) == pytest.approx(0.01 + 0.09 * 0.5 * (1 + math.cos(math.pi * 2 / 7)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cosin", 0.1, 3, 10), "schedule 'cosin' is unknown: did you mean 'cosine'"),
+        (("cosine", -0.1, 3, 10), "peak is -0.1"),
+        (("cosine", math.nan, 3, 10), "peak is nan"),
+        (("cosine", 0.1, -3, 10), "warmup is -3"),
+        (("cosine", 0.1, 3, 10.5), "steps is 10.5"),
+        (("cosine", 0.1, 3, 10, "0"), "final is '0'"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(arguments, message):
+    with pytest.raises(UserError, match=message):
+        schedule(*arguments)

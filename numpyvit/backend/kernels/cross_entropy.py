@@ -24,7 +24,8 @@ extern "C" __global__ void cross_entropy_forward(
     for (long long i = threadIdx.x % 32; i < K; i += 32) {
         T e = exp(x[i] - top), smooth = t[i] * (1 - smoothing) + smoothing / K;
         p[i] = e, s[i] = smooth;
-        sum += e, total += smooth, dot += smooth * (x[i] - top);
+        sum += e, total += smooth;
+        if (smooth != 0) dot += smooth * (x[i] - top);
     }
     sum = warp_sum(sum), total = warp_sum(total), dot = warp_sum(dot);
     for (long long i = threadIdx.x % 32; i < K; i += 32) p[i] /= sum;
