@@ -8,7 +8,7 @@ from PIL import Image
 
 from numpyvit import Classifier, UserError, ViT, ViTConfig
 from numpyvit.data.dataset import make_dataset
-from numpyvit.data.drawing import centre, drawing_box, fit_drawing
+from numpyvit.data.drawing import centre, drawing_box, fit_drawing, read_drawing
 from numpyvit.testing import seeds
 
 
@@ -65,14 +65,21 @@ def test_grey_ink_on_grey_paper_becomes_white_on_black(seed, paper, contrast):
     ink = pad(stroke(seed), 9, 5, 3, 40)
     grey = (paper + (ink / 255) * contrast).astype(np.uint8)
     grey += np.random.default_rng(seed).integers(0, 5, ink.shape, np.uint8)
-    assert are_similar(fit_drawing(grey, (28, 28), 20), fit_drawing(ink, (28, 28), 20))
+    found = read_drawing(grey, (28, 28), 20)
+    assert found is not None
+    assert are_similar(found[0], fit_drawing(ink, (28, 28), 20))
 
 
+@pytest.mark.parametrize("shape", [(28, 28, 1), (30, 50, 1), (300, 200, 1), (1, 200, 1)])
+@pytest.mark.parametrize("noise", [0, 6, 60, 300])
 @pytest.mark.parametrize("grey", [0, 77, 255])
-def test_a_blank_image_becomes_black(grey):
-    noise = np.random.default_rng(0).integers(-6, 7, (30, 50, 1))
-    paper = np.clip(grey + noise, 0, 255).astype(np.uint8)
-    assert not fit_drawing(paper, (28, 28), 20).any()
+def test_nothing_is_drawn_on_a_blank_image(shape, noise, grey):
+    rng = np.random.default_rng(0)
+    paper = (grey + rng.uniform(-noise, noise, shape)).clip(0, 255).astype(np.uint8)
+    assert read_drawing(paper, (28, 28), 20) is None
+
+
+def test_ink_that_vanishes_when_it_is_scaled_is_not_an_error():
     two_pixels = np.zeros((256, 256, 1), np.uint8)
     two_pixels[0, 0] = two_pixels[-1, -1] = 255
     assert fit_drawing(two_pixels, (64, 64), 2).max() in (0, 255)
@@ -132,9 +139,18 @@ def test_a_classifier_of_drawings_refuses_a_blank_image(classifier, tmp_path):
         classifier.read_image(tmp_path / "blank.png")
 
 
-def test_an_image_of_the_models_size_is_not_centred(classifier, tmp_path):
-    off_centre = np.roll(like_mnist()[3], 3, axis=0)
-    Image.fromarray(off_centre[..., 0]).save(tmp_path / "x.png")
-    pixels, remark = classifier.read_image(tmp_path / "x.png")
+def test_an_image_of_the_models_size_is_centred_only_if_it_is_not(classifier, tmp_path):
+    prepared = like_mnist()[3]
+    for name, image in (("light", prepared), ("dark", 255 - prepared)):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{name}.png")
+    pixels, remark = classifier.read_image(tmp_path / "light.png")
     assert remark == "28x28"
-    assert np.array_equal(pixels, off_centre)
+    assert np.array_equal(pixels, prepared)
+    pixels, remark = classifier.read_image(tmp_path / "dark.png")
+    assert remark == "28x28, inverted: it was dark on light"
+    assert np.array_equal(pixels, prepared)
+    small = fit_drawing(pad(stroke(3), 9, 9, 9, 9), (16, 16), 12)
+    Image.fromarray(pad(small, 1, 11, 10, 2)[..., 0]).save(tmp_path / "corner.png")
+    pixels, remark = classifier.read_image(tmp_path / "corner.png")
+    assert remark == "28x28, centred"
+    assert are_similar(pixels, prepared)
