@@ -10,14 +10,14 @@ from ..backend.arrays import Array
 from ..errors import UserError
 from ..watch import Call, watch
 from .comparison import Comparison
-from .contract import linearity, purity, reentrancy
+from .contract import layouts, linearity, purity, reentrancy
 from .differences import WIDE
 from .directions import compare_directions
 from .jacobian import compare_jacobian
-from .layer import noisy_pair
+from .layer import noisy_pair, overwriting
 from .pair import Backward, Forward, Pair
 from .report import Report, Row
-from .values import describe, first_bad, host, is_array
+from .values import describe, first_bad, host, is_cupy
 
 # A tolerance for functions that lose no digits, such as all layers of this package.
 SHARP = 1e-12 if WIDE is not np.float64 else 1e-9
@@ -26,6 +26,10 @@ SMALL = 128  # elements of the inputs
 SMALL_OUT = 256  # elements of y
 DIRECTIONS = 3  # otherwise, along this many random directions
 LARGEST = 10_000_000  # derivatives in a Jacobian, if it is asked for by directions=0
+
+
+class NotFiniteError(UserError):
+    """A forward that gives NaN or infinity at finite inputs."""
 
 
 def check_function(
@@ -44,13 +48,17 @@ def check_function(
     each input. Before the gradients are compared, the contract of the pair is checked
     (see contract.py).
 
-    inputs: arrays of finite floats, NumPy's or CuPy's. Other floats than float64 are
-    promoted to it.
+    inputs: arrays of finite floats, promoted to float64 if they are not. The two
+    functions are given arrays of NumPy (of CuPy, if the first input is one), and may
+    return any arrays that NumPy can convert.
     names: a name for each input, for the report; "input 0", ... by default.
     seed: decides everything that is random.
     zero: the names of inputs whose gradient may be zero everywhere.
-    tolerance: the error that must be known, as a fraction of a gradient's scale; by
-    default 1e-9 where differences are taken in longdouble, otherwise 1e-7.
+    tolerance: how exactly the check must work out: a gradient passes only if its error
+    is known to this fraction of its size. It is not an error that is allowed (what is
+    allowed follows from the estimates, see the package's docstring); a larger tolerance
+    only has fewer verdicts "unclear". By default 1e-9 where differences are taken in
+    longdouble, otherwise 1e-7.
     directions: the number of random directions to compare along, 0 for the whole
     Jacobian. By default that is compared up to 128 x 256 derivatives, and 3 directions
     otherwise.
@@ -65,8 +73,9 @@ def check_function(
         copies = [x.copy() for x in pair.inputs]  # forward may write to them: see purity
         y, _ = pair.forward(copies)
         if bad := first_bad(y):
-            raise UserError(f"forward gives {bad}, of finite inputs: check where it is finite")
-        faults = purity(pair, seed) or linearity(pair, seed) + reentrancy(pair, seed)
+            raise NotFiniteError(f"forward gives {bad}, of finite inputs: check where it is finite")
+        faults = purity(pair, seed)
+        faults = faults or linearity(pair, seed) + reentrancy(pair, seed) + layouts(pair, seed)
         if faults:
             return Report((), tuple(faults), tuple(pair.promoted))
         comparison = Comparison(pair, seed, tolerance, zero)
@@ -77,7 +86,8 @@ def check_function(
     n, m = comparison.x.size, comparison.y.size
     how = f"all {n:,} x {m:,} derivatives"
     if directions:
-        how = f"{directions} random directions in {n:,} inputs"
+        elements = "elements of the inputs and weights" if len(rows) > 2 else "elements"
+        how = f"{directions} random directions in {n:,} {elements}"
     return Report(tuple(rows), (), (f"{how}, by differences in {comparison.why}", *pair.promoted))
 
 
@@ -150,7 +160,7 @@ def check_layer(
     directions: int | None = None,
     **options: Any,
 ) -> Report:
-    """Check a layer with weights: the gradients of x and of every weight.
+    """Check a layer or model with weights: the gradients of x and of every weight.
 
     layer: an object with `forward(params, x) -> y, cache` and
     `backward(dy, cache, grads) -> dx`. It is checked at its initial weights plus noise.
@@ -181,17 +191,18 @@ def check_layer(
             tolerance=tolerance,
             directions=directions,
         )
-    except UserError as error:
-        if not str(error).startswith("forward gives"):
-            raise
+    except NotFiniteError as error:
         first = first_layer_not_finite(layer, forward, x, weights)
         if not first:
             raise
-        raise UserError(f"{first}, of finite inputs: check where it is finite") from error
+        raise NotFiniteError(f"{first}, of finite inputs: check where it is finite") from error
+    if not report.faults:
+        faults = overwriting(layer, x, seed, **options)
+        report = replace(report, faults=tuple(faults))
     return with_hint(report, names)
 
 
-check_model = check_layer  # a model has the methods of a layer, and is only larger
+check_model = check_layer  # another name: a model has the methods of a layer
 
 
 def with_hint(report: Report, names: Sequence[str]) -> Report:
@@ -226,8 +237,8 @@ def first_layer_not_finite(
     def look(call: Call) -> Any:
         result = call()
         y = result[0] if isinstance(result, tuple) else result
-        is_inner = call.name != ""
-        if is_inner and not found and is_array(y) and (bad := first_bad(host(y))):
+        is_inner = call.name != "" and (isinstance(y, np.ndarray) or is_cupy(y))
+        if is_inner and not found and (bad := first_bad(host(y))):
             found.append(f"{call.name} gives {bad}")
         return result
 

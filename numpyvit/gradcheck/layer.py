@@ -1,13 +1,15 @@
 """Turn a layer with weights into a pure pair of functions, which the checker takes."""
 
 import inspect
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..backend.arrays import Array, get_xp
 from ..params import Buffer, init
-from .pair import Backward, Forward
+from .pair import Backward, Forward, Pair
+from .values import host, norm, random_dy
 
 
 def layer_pair(layer: Any, params: Buffer, **options: Any) -> tuple[Forward, Backward, list[str]]:
@@ -16,7 +18,8 @@ def layer_pair(layer: Any, params: Buffer, **options: Any) -> tuple[Forward, Bac
     The weights are arguments of the forward that is returned; of `params` only the
     layout is used. options are passed to the layer's forward. A function among them is
     called each time: with `rng=lambda: default_rng(3)` every call has the same dropout.
-    A backward that has the argument need_dx is asked for dx.
+    A backward that has the argument need_dx is asked for dx. The backward that is
+    returned takes an optional third argument, what grads holds before (by default 0).
     """
     takes_need_dx = "need_dx" in inspect.signature(layer.backward).parameters
     backward_options = {"need_dx": True} if takes_need_dx else {}
@@ -33,12 +36,51 @@ def layer_pair(layer: Any, params: Buffer, **options: Any) -> tuple[Forward, Bac
         }
         return layer.forward(Buffer(params.params, flat), x, **forward_options)
 
-    def backward(dy: Array, cache: Any) -> tuple[Array, ...]:
+    def backward(dy: Array, cache: Any, start: Any = 0) -> tuple[Array, ...]:
         grads = Buffer(params.params, get_xp(dy).zeros(params.flat.shape, dy.dtype))
+        grads.flat[...] = start
         dx = layer.backward(dy, cache, grads, **backward_options)
         return (dx, *(grads[name] for name in grads.names()))
 
     return forward, backward, ["x", *params.names()]
+
+
+def overwriting(layer: Any, x: Any, seed: int, **options: Any) -> list[str]:
+    """Check that a layer's backward adds its gradients to what is in grads already.
+
+    The backward is given numbers of the size of the gradients and has to add to them.
+    Returns a list of one fault, or of none.
+    """
+    params = noisy(layer, seed)
+    forward, backward, names = layer_pair(layer, params, **options)
+    pair = Pair(forward, backward, [x, *params.values()], names)
+    y, cache = pair.forward(pair.inputs)
+    dy = random_dy(y.shape, seed)
+    grads = [host(g).astype(np.float64) for g in pair.backward(dy, cache)[1:]]
+    largest = norm(np.array([norm(g) for g in grads])) or 1.0
+    if not grads or not np.isfinite(largest):
+        return []
+
+    rng = np.random.default_rng((seed, 10))
+    before = params.zeros_like()
+    for name, g in zip(before, grads, strict=True):
+        sign = rng.choice([-1.0, 1.0], g.shape)
+        before[name] = sign * rng.uniform(1, 2, g.shape) * largest
+    add: Any = backward
+    pair.to_backward = partial(add, start=pair.xp.asarray(before.flat))
+    after = [host(g) for g in pair.backward(dy, cache)[1:]]
+    wrong = [
+        name
+        for name, g, found in zip(before, grads, after, strict=True)
+        if not abs(found - before[name] - g).max(initial=0) <= 1e-6 * largest
+    ]
+    if not wrong:
+        return []
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return [
+        f"backward overwrites what grads holds of {', '.join(wrong[:3])}{more}: add to it, as in "
+        "grads[self.w] += dw"
+    ]
 
 
 def noisy(layer: Any, seed: int, dtype: Any = np.float64) -> Buffer:

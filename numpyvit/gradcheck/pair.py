@@ -1,5 +1,6 @@
 """A forward and its backward, with a one-line error for results that do not fit."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from ..backend.arrays import Array, get_xp
 from ..errors import UserError
-from .values import describe, first_bad, host, is_array
+from .values import describe, first_bad, host, is_array, is_cupy
 
 Forward = Callable[..., tuple[Array, Any]]
 Backward = Callable[[Array, Any], Any]
@@ -63,13 +64,17 @@ class Pair:
                 "after y (None, if backward needs none)"
             )
         y, cache = found
-        if not is_array(y) or host(y).dtype.kind != "f":
-            what = f"an array of {host(y).dtype}" if is_array(y) else describe(y)
-            raise UserError(f"forward returned {what} as y, wanted an array of floats")
+        if not is_array(y):
+            raise UserError(f"forward returned {describe(y)} as y, wanted an array of floats")
+        y = converted("y", y)
+        if host(y).dtype.kind != "f":
+            raise UserError(
+                f"forward returned an array of {host(y).dtype} as y, wanted an array of floats"
+            )
         return host(y), cache
 
     def backward(self, dy: Array, cache: Any) -> list[Any]:
-        """Return the gradient for each input, as backward gave them."""
+        """Return the gradient for each input, as arrays of NumPy or CuPy."""
         with np.errstate(all="ignore"):
             found = explained("backward", self.to_backward, self.xp.asarray(dy), cache)
         grads = list(found) if isinstance(found, tuple | list) else [found]
@@ -90,7 +95,10 @@ class Pair:
                     f"backward returned {describe(g)} as the gradient of {name}, wanted an array "
                     f"of the shape of {name}"
                 )
-        return grads
+        return [
+            converted(f"the gradient of {name}", g)
+            for name, g in zip(self.names, grads, strict=True)
+        ]
 
 
 def checked_names(names: Any, count: int) -> list[str]:
@@ -112,10 +120,23 @@ def checked_names(names: Any, count: int) -> list[str]:
 
 
 def library_of(x: Any) -> ModuleType:
-    """Return the library of x, numpy or cupy; numpy for a list or a number."""
-    if is_array(x) and not isinstance(x, float):
-        return get_xp(x)
-    return np
+    """Return the library that x belongs to: cupy, or numpy for everything else."""
+    return get_xp(x) if is_cupy(x) else np
+
+
+def converted(what: str, x: Any) -> Any:
+    """Return x as an array of NumPy, or as it is if it is one of CuPy.
+
+    Raises UserError if NumPy cannot convert it, such as a tensor of PyTorch that
+    requires a gradient or is on a GPU. what: what x is, for the message.
+    """
+    if is_cupy(x):
+        return x
+    try:
+        return np.asarray(x)
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{what} cannot be converted to a NumPy array: {why[:300]}") from error
 
 
 def float_array(name: str, x: Any) -> Array:
@@ -124,11 +145,11 @@ def float_array(name: str, x: Any) -> Array:
     Raises UserError unless it is an array of finite floats.
     """
     array = None
-    try:
-        if is_array(x) or isinstance(x, list | tuple | int):
-            array = host(x)
-    except ValueError:  # a list of lists of different lengths
-        array = None
+    if is_array(x):
+        array = host(converted(name, x))
+    elif isinstance(x, list | tuple | int):
+        with contextlib.suppress(ValueError):  # a list of lists of different lengths
+            array = np.asarray(x)
     if array is None:
         raise UserError(f"{name} is not an array: wanted an array of floats")
     if array.dtype.kind != "f":

@@ -11,14 +11,18 @@ MEANING = {
     "check at other inputs",
     "unclear": "the error cannot be known to the tolerance, since forward or backward loses digits "
     "there: check at other inputs, or at a scale near 1",
-    "zero": "the gradient is zero everywhere, which most often means that something was forgotten: "
-    "if it is meant to be zero, pass zero=[name]",
+    "zero": "the gradient is zero everywhere, or cannot be told from rounding. Most often "
+    "something was forgotten: if it is meant to be zero, pass zero=[name]",
 }
+COLUMNS = (
+    "error: analytic - numeric, relative to the whole gradient; estimate: how uncertain that is"
+)
+SHORT = 220  # characters of a repr; pytest shows 240
 
 
 @dataclass(frozen=True)
 class Row:
-    """The result for one input or weight.
+    """The result for one input or weight, or for "all together", in random directions.
 
     where: its worst element. analytic, numeric: the derivatives there, by backward and
     by differences; None if it was compared only together with the others. error:
@@ -35,14 +39,23 @@ class Row:
     estimate: float | None
     verdict: str
 
+    def __str__(self) -> str:
+        where = f" {self.where}" if self.where else ""
+        if self.analytic is None or self.numeric is None:
+            return f"{self.name}{where} is {self.verdict}"
+        numbers = f"{self.analytic:.7g} by backward, {self.numeric:.7g} by differences"
+        return f"{self.name}{where} is {self.verdict} ({numbers})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Report:
     """The result of a check: true if everything is right, and a table when printed.
 
-    faults: breaches of the contract, a line each; if there are any, nothing was
-    compared.
-    remarks: how it was compared.
+    faults: breaches of the contract, a line each; if there are any, most often nothing
+    was compared, and there are no rows. remarks: how it was compared.
+
+    str(report) is the table, and repr(report) one line that says what is wrong, which
+    is what a failing `assert check_function(...)` shows.
     """
 
     rows: tuple[Row, ...]
@@ -57,12 +70,23 @@ class Report:
         """The largest error of all rows, 0 if there is none."""
         return max((row.error for row in self.rows if row.error is not None), default=0.0)
 
+    def __repr__(self) -> str:
+        bad = [row for row in self.rows if row.verdict != "ok"]
+        found = [*self.faults, *(str(row) for row in bad)] or ["all gradients are ok"]
+        text = "; ".join(found)
+        return f"<Report: {text if len(text) <= SHORT else text[:SHORT] + '...'}>"
+
     def __str__(self) -> str:
         shown = [row for row in self.rows if row.error is not None or row.verdict != "ok"]
         lines = table(shown) if shown else []
         if len(shown) < len(self.rows):
-            lines.append(f"{len(self.rows) - len(shown)} more are ok, compared together")
+            count = len(self.rows) - len(shown)
+            lines.append(
+                f"{count} more, which were compared all together, {'are' if count > 1 else 'is'} ok"
+            )
         verdicts = {row.verdict for row in shown}
+        if verdicts - {"ok"}:
+            lines.append(COLUMNS)
         lines += [
             f"{verdict}: {meaning}" for verdict, meaning in MEANING.items() if verdict in verdicts
         ]

@@ -14,11 +14,7 @@ from ..config import GELU as GELU_FORMS
 from ..config import POOLING, POSITIONS, ViTConfig
 from ..layers.attention import Attention, attention_backward, attention_forward
 from ..layers.attention_fast import attention_fast_backward, attention_fast_forward
-from ..layers.attention_pool import (
-    ClsAttention,
-    attention_pool_backward,
-    attention_pool_forward,
-)
+from ..layers.attention_pool import ClsAttention, attention_pool_backward, attention_pool_forward
 from ..layers.block import Block
 from ..layers.dropout import (
     drop_path_backward,
@@ -278,6 +274,12 @@ def check_config(
 def weights_of(layer: Any) -> list[str]:
     """Return the names whose gradient is zero if dropout happens to drop everything."""
     return ["x", *params_of(layer)]
+
+
+def few_model_checks(seed: int = 0, xp: ModuleType = np) -> Checks:
+    """Return two of `model_checks`, which have positions and differ in all other options."""
+    checks = [item for item in model_checks(seed, xp).items() if "positions learned" in item[0]]
+    return dict([checks[0], checks[-1]])
 
 
 def model_checks(seed: int = 0, xp: ModuleType = np) -> Checks:

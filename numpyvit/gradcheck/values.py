@@ -8,17 +8,23 @@ import numpy as np
 from ..backend.arrays import Array
 
 
+def is_cupy(x: object) -> bool:
+    """Return whether x is an array of CuPy."""
+    return type(x).__module__.partition(".")[0] == "cupy"
+
+
 def host(x: Any) -> Array:
-    """Return x as a NumPy array, whether it is NumPy's or CuPy's."""
-    if hasattr(x, "get") and hasattr(x, "shape"):
-        return x.get()
-    return np.asarray(x)
+    """Return x as a NumPy array: CuPy's arrays, and all that NumPy can convert."""
+    return x.get() if is_cupy(x) else np.asarray(x)
 
 
 def is_array(x: object) -> bool:
-    """Return whether x is an array of NumPy or CuPy, or a single float."""
-    is_cupy = hasattr(x, "get") and hasattr(x, "shape")
-    return is_cupy or isinstance(x, float | np.generic | np.ndarray)
+    """Return whether x is a single float or an array: of NumPy, CuPy, PyTorch, JAX...
+
+    Every object with the method __array__ counts as an array.
+    """
+    has_method = hasattr(x, "__array__") and not isinstance(x, type)
+    return is_cupy(x) or has_method or isinstance(x, float)
 
 
 def describe(x: object) -> str:

@@ -161,3 +161,65 @@ pair(
 pair(
     "a large offset", lambda x: (1e3 + np.sin(x), x), lambda dy, x: dy * np.cos(x), normals((2, 3))
 )
+
+
+def squared_relu_mlp(x, w1, w2):
+    a = np.maximum(x @ w1, 0)
+    return a * a @ w2, (x, w1, w2, a)
+
+
+def squared_relu_mlp_backward(dy, cache):
+    x, w1, w2, a = cache
+    dz = dy @ w2.T * 2 * a
+    return dz @ w1.T, x.T @ dz, (a * a).T @ dy
+
+
+pair(
+    "an mlp with a squared relu",
+    squared_relu_mlp,
+    squared_relu_mlp_backward,
+    normals((3, 4), (4, 6), (6, 2)),
+)
+
+
+def group_norm(x):
+    """x (B, N, D): normalise groups of D / 2 features of each token."""
+    groups = x.reshape(*x.shape[:2], 2, -1)
+    ones, zeros = np.ones(groups.shape[-1], x.dtype), np.zeros(groups.shape[-1], x.dtype)
+    y, cache = layernorm_forward(groups, ones, zeros, 1e-5)
+    return y.reshape(x.shape), cache
+
+
+def group_norm_backward(dy, cache):
+    groups = dy.reshape(*dy.shape[:2], 2, -1)
+    return layernorm_backward(groups, cache)[0].reshape(dy.shape)
+
+
+pair("group norm", group_norm, group_norm_backward, normals((2, 2, 8)))
+pair("relu", lambda x: (np.maximum(x, 0), x > 0), lambda dy, mask: dy * mask, normals((3, 4)))
+
+
+def max_pool(x):
+    """x (B, H, W)  ->  y (B, H / 2, W / 2), the maxima of 2 x 2 patches."""
+    B, H, W = x.shape
+    patches = x.reshape(B, H // 2, 2, W // 2, 2).swapaxes(2, 3).reshape(B, H // 2, W // 2, 4)
+    at = patches.argmax(-1)[..., None]
+    return np.take_along_axis(patches, at, -1)[..., 0], (at, x.shape)
+
+
+def max_pool_backward(dy, cache):
+    at, (B, H, W) = cache
+    dx = np.zeros((B, H // 2, W // 2, 4), dy.dtype)
+    np.put_along_axis(dx, at, dy[..., None], -1)
+    return dx.reshape(B, H // 2, W // 2, 2, 2).swapaxes(2, 3).reshape(B, H, W)
+
+
+pair("max pooling", max_pool, max_pool_backward, normals((2, 4, 4)))
+
+MASK = np.array([[2.0, 0, 2, 2], [0, 0, 2, 0]])
+pair(
+    "dropout with a given mask",
+    lambda x: (x * MASK.astype(x.dtype), None),
+    lambda dy, _: dy * MASK,
+    normals((2, 4)),
+)

@@ -542,6 +542,91 @@ def square_with_a_stale_cache(dy, _):
     return 2 * dy * LAST["x"]
 
 
+# ---- state that is kept outside of the cache
+
+KEPT: dict[str, Any] = {}
+
+
+def relu_keeping_its_mask(x):
+    KEPT["mask"] = x > 0
+    return x * KEPT["mask"], None
+
+
+@wrong(relu_keeping_its_mask, (3, 4))
+def relu_with_its_mask_kept(dy, _):
+    return dy * KEPT["mask"]
+
+
+def pool_keeping_its_positions(x):
+    KEPT["at"] = x.argmax(-1)[..., None]
+    return np.take_along_axis(x, KEPT["at"], -1)[..., 0], x
+
+
+@wrong(pool_keeping_its_positions, (3, 4))
+def max_pooling_with_its_positions_kept(dy, x):
+    dx = np.zeros(x.shape, dy.dtype)
+    np.put_along_axis(dx, KEPT["at"], dy[..., None], -1)
+    return dx
+
+
+def drop_keeping_its_mask(x):
+    y, KEPT["dropped"] = drop(x)
+    return y, None
+
+
+@wrong(drop_keeping_its_mask, (4, 5))
+def dropout_with_its_mask_kept(dy, _):
+    return dy * KEPT["dropped"]
+
+
+def flatten_keeping_its_shape(x):
+    KEPT["shape"] = x.shape
+    return x.reshape(len(x), x[0].size) * 1.0, None
+
+
+@wrong(flatten_keeping_its_shape, (2, 3, 2))
+def flatten_with_its_shape_kept(dy, _):
+    return dy.reshape(KEPT["shape"]) * 1.0
+
+
+def workspace(name, shape, dtype):
+    """Return an array that is the same at every call with this name, shape and dtype."""
+    return KEPT.setdefault(f"{name} {shape} {dtype}", np.empty(shape, dtype))
+
+
+@wrong(lambda x: (x * x, x), (2, 3))
+def square_with_its_gradient_in_a_workspace(dy, x):
+    return np.multiply(2 * dy, x, out=workspace("dx", x.shape, x.dtype))
+
+
+def square_in_a_workspace(x):
+    return np.multiply(x, x, out=workspace("y", x.shape, x.dtype)), x.copy()
+
+
+@wrong(square_in_a_workspace, (2, 3))
+def square_with_y_in_a_workspace(dy, x):
+    return 2 * dy * x
+
+
+# ---- right only for a part of all dy, or for one order in memory
+
+
+@wrong(lambda x: (np.maximum(x, 0), x), (2, 3))
+def relu_guided(dy, x):
+    """Cut off the negative dy, too (guided backpropagation)."""
+    return dy * (x > 0) * (dy > 0)
+
+
+@wrong(lambda x: (x * x, x), (2, 3))
+def square_in_the_order_of_memory(dy, x):
+    return (2 * dy.ravel("K") * x.ravel()).reshape(x.shape)
+
+
+@wrong(lambda x: (x.ravel("K").reshape(x.shape) ** 2, x), (2, 3))
+def square_of_inputs_in_the_order_of_memory(dy, x):
+    return 2 * dy * x
+
+
 CALLS: list[int] = []
 
 

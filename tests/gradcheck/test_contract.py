@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
 
 from numpyvit.gradcheck import check_function
 from numpyvit.layers.dropout import dropout_backward, dropout_forward
+from numpyvit.layers.layernorm import layernorm_backward, layernorm_forward
 from numpyvit.layers.linear import linear_backward, linear_forward
 from numpyvit.testing import (
     assert_batch_splits,
@@ -15,6 +17,7 @@ from numpyvit.testing import (
     assert_reentrant,
     check_pair_contract,
     normal,
+    seeds,
 )
 
 X = normal((2, 3), 0)
@@ -142,12 +145,77 @@ def noisy(rng):
             lambda dy, _: np.float64(2) * dy,
             "of input 0 is float64 for float32",
         ),
+        (
+            assert_dtype_kept,
+            square,
+            lambda dy, x: (2 if dy.dtype == np.float64 else 3) * dy * x,
+            "of input 0 has other values in float32 than in float64",
+        ),
+        (
+            assert_dtype_kept,
+            lambda x: (x * x if x.dtype == np.float64 else x * abs(x), x),
+            lambda dy, x: 2 * dy * x,
+            "y has other values in float32",
+        ),
+        (
+            assert_pure,
+            square,
+            lambda dy, x: (2 * dy.ravel("K") * x.ravel()).reshape(x.shape),
+            "differs for dy in Fortran order",
+        ),
+        (
+            assert_linear_backward,
+            lambda x: (np.maximum(x, 0), x > 0),
+            lambda dy, mask: dy * mask * (dy > 0),
+            "not linear in dy",
+        ),
         (assert_gradients, square, lambda dy, x: dy * x, "wrong"),
     ],
 )
 def test_breaches_are_found(check, forward, backward, message):
     with pytest.raises(AssertionError, match=message):
         check(forward, backward, X.copy())
+
+
+@pytest.mark.parametrize("f", [np.log, np.sqrt])
+def test_state_is_found_although_few_other_inputs_are_in_the_domain(f):
+    """At -x these functions give NaN."""
+    last = {}
+
+    def forward(x):
+        last["above 1"] = x > 1
+        return f(x) * last["above 1"], x
+
+    def backward(dy, x):
+        slope = 1 / x if f is np.log else 0.5 / f(x)
+        return dy * slope * last["above 1"]
+
+    def refuses(x):
+        if (x <= 0).any():
+            raise ValueError("not defined")
+        return forward(x)
+
+    x = abs(normal((3, 4), 0)) + 0.1
+    for function in (forward, refuses):
+        faults = check_function(function, backward, x).faults
+        assert len(faults) == 1
+        assert "changes if forward is called again" in faults[0]
+    right = check_function(
+        lambda x: (f(x), x), lambda dy, x: dy * (1 / x if f is np.log else 0.5 / f(x)), x
+    )
+    assert right, f"\n{right}"
+
+
+def test_state_of_a_single_positive_number_is_found():
+    """Where -x is not allowed and there is no other order, a close input is left."""
+    last = {}
+
+    def forward(x):
+        last["x"] = x
+        return np.log(x), None
+
+    faults = check_function(forward, lambda dy, _: dy / last["x"], np.array(0.5)).faults
+    assert "changes if forward is called again" in faults[0]
 
 
 # ---- all properties at once
@@ -197,6 +265,53 @@ def test_each_property_is_part_of_the_contract(forward, backward, message):
         check_pair_contract(forward, backward, X.copy(), gradients=False)
 
 
+def test_an_empty_batch_is_tried_only_where_it_is_accepted():
+    def flatten(x):
+        return x.reshape(len(x), -1) * 1.0, x.shape
+
+    check_pair_contract(flatten, lambda dy, shape: dy.reshape(shape) * 1.0, normal((2, 3, 2), 0))
+
+    def wrong_for_an_empty_batch(dy, x):
+        return 2 * dy * x if len(x) else np.zeros((1, 3))
+
+    with pytest.raises(AssertionError, match=r"dx of the parts \(cut at 0\)"):
+        assert_batch_splits(square, wrong_for_an_empty_batch, X)
+
+    def only_two(x):
+        if len(x) == 1:
+            raise ValueError("two images are needed")
+        return x - 0, None
+
+    with pytest.raises(AssertionError, match=r"a part .* \(cut at 1\) fails, splits=False .* two"):
+        assert_batch_splits(only_two, lambda dy, _: dy, X)
+
+
+def test_float32_may_round_overflow_and_underflow():
+    for scale in (1e-60, 1e-4, 1, 1e4, 1e60):
+
+        def cubic(x, scale=scale):
+            return scale * (x * x * x), x
+
+        def slope(dy, x, scale=scale):
+            return 3 * scale * dy * x * x
+
+        with np.errstate(all="ignore"):
+            assert_dtype_kept(cubic, slope, X)
+    for seed in range(50):  # a norm of nearly equal features
+        x = normal((3, 2), seed)
+        weights = normal((2,), seed + 1), normal((2,), seed + 2)
+        assert_dtype_kept(
+            lambda x, g, b: layernorm_forward(1 + 1e-2 * x, g, b, 1e-5),
+            lambda dy, cache: (
+                1e-2 * layernorm_backward(dy, cache)[0],
+                *layernorm_backward(dy, cache)[1:],
+            ),
+            x,
+            *weights,
+            seed=seed,
+        )
+
+
 # ---- further breaches
 
 
@@ -241,3 +356,19 @@ def test_a_function_that_relies_on_contiguous_inputs_is_found():
         pytest.raises(AssertionError, match="y differs for non-contiguous inputs"),
     ):
         assert_pure(by_strides, lambda dy, _: dy, X)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@given(seeds)
+def test_a_size_that_is_kept_outside_of_the_cache_is_found_for_every_axis(axis, seed):
+    kept = {}
+
+    def forward(x):
+        kept["n"] = x.shape[axis]
+        return x / kept["n"], None
+
+    report = check_function(
+        forward, lambda dy, _: dy / kept["n"], normal((2, 3, 4), seed), seed=seed
+    )
+    assert not report
+    assert "keep everything that backward needs in the cache" in str(report)

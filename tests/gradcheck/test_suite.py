@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from standin import strict
@@ -12,6 +13,7 @@ from numpyvit.cli.main import main
 from numpyvit.gradcheck import SHARP, suite
 from numpyvit.gradcheck.suite import layer_checks, model_checks
 from numpyvit.layers import softmax
+from numpyvit.layers.positions import LearnedPositions
 from numpyvit.presets import presets
 from numpyvit.testing import seeds
 
@@ -32,21 +34,44 @@ def test_models_pass_in_every_option(name):
     assert report.error <= SHARP
 
 
+def test_attention_reads_no_memory_that_it_has_not_written(monkeypatch):
+    """Left-over values are often zeros, which may be right by chance. NaN never is."""
+    empty, empty_like = np.empty, np.empty_like
+
+    def nan(x):
+        if x.dtype.kind == "f":
+            x.fill(np.nan)
+        return x
+
+    monkeypatch.setattr(np, "empty", lambda *args, **options: nan(empty(*args, **options)))
+    monkeypatch.setattr(
+        np, "empty_like", lambda *args, **options: nan(empty_like(*args, **options))
+    )
+    assert np.isnan(np.empty(3)).all()
+    for name, check in layer_checks().items():
+        if "attention" in name:  # the others use no np.empty
+            report = check()
+            assert report, f"{name}\n{report}"
+
+
 def test_the_command(capsys):
     assert main(["gradcheck"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert len(lines) == len(layer_checks()) + 3
-    assert lines[0].split()[0] == "linear"
+    assert len(lines) == len(layer_checks()) + 4  # a heading, two models, the end
+    assert lines[0].split() == ["gradients", "of", "error"]
+    assert lines[1].split()[0] == "linear"
     assert lines[-1].endswith("all gradients are right")
 
 
 def test_the_command_for_a_preset(capsys):
     assert main(["gradcheck", "--preset", "digits"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("digits  ")
-    assert "3 random directions in 136,266 inputs" in out
+    out, err = capsys.readouterr()
+    assert err == ""  # no bar where stderr is no terminal
+    assert out.splitlines()[1].startswith("digits  ")
+    assert "57 more, which were compared all together, are ok" in out
+    assert "3 random directions in 136,266 elements of the inputs and weights" in out
     assert main(["gradcheck", "--preset", "digit"]) == 2
     assert "did you mean 'digits'" in capsys.readouterr().err
 
@@ -58,6 +83,22 @@ def test_the_command_fails_if_a_gradient_is_wrong(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "FAILED\ngradient of" in out
     assert "1 failed" in out.splitlines()[-1]
+
+
+def test_the_command_finds_positions_that_are_skipped_where_tokens_are_averaged(
+    capsys, monkeypatch
+):
+    right = LearnedPositions.backward
+
+    def skipping(self, dy, cache, grads):
+        return right(self, dy, cache, grads) if self.prefix else dy
+
+    monkeypatch.setattr(LearnedPositions, "backward", skipping)
+    monkeypatch.setattr(suite, "layer_checks", lambda **options: {})
+    assert main(["gradcheck"]) == 1
+    assert re.search(
+        r"^model: pooling mean, positions learned.* FAILED$", capsys.readouterr().out, re.M
+    )
 
 
 def test_the_command_on_a_gpu_checks_its_kernels(capsys, monkeypatch):
@@ -72,8 +113,8 @@ def test_the_command_on_a_gpu_checks_its_kernels(capsys, monkeypatch):
     with strict.installed():
         assert main(["gradcheck", "--device", "cuda"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(layer_checks()) + 3
-    assert f"{len(lines) - 1} checked on cuda in " in lines[-1]
+    assert len(lines) == len(layer_checks()) + 4
+    assert f"{len(lines) - 2} checked on cuda in " in lines[-1]
     assert {name for name in kernels.KERNELS if name.endswith("_backward")} - called == set()
 
 
