@@ -3,17 +3,18 @@
 import argparse
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, say
 from .inputs import make_config
-from .options import add_config_options, add_device, path
+from .options import add_command, add_config_options, add_device, path
 
 
 def add_parser(commands: Any) -> None:
     """Add the parser of `numpyvit augment`."""
-    p = commands.add_parser(
+    p = add_command(
+        commands,
         "augment",
-        allow_abbrev=False,
-        help="draw a training batch, as it is and as train would see it",
+        "draw a training batch, as it is and as train would see it with the same options",
+        "--data PHOTOS --flip --rotate 20 --out picture.png",
     )
     add_config_options(p)
     add_device(p)
@@ -33,12 +34,14 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out is {args.out}: it must end in .png")
     if args.out.exists():
         raise UserError(f"--out is {args.out}, which exists already: choose another name")
-    config, (train_set, _) = make_config(args, print)
+    if not args.out.parent.is_dir():
+        raise UserError(f"--out is {args.out}, but there is no folder {args.out.parent}: create it")
+    config, (train_set, _) = make_config(args, say)
     if config.val:
         train_set, _ = hold_out(train_set, config.val, config.seed)
     image = batch_picture(train_set.to(args.device), config.recipe, config.seed)
     write_atomically(args.out, lambda f: image.save(f, "PNG"))
-    print(
+    say(
         f"{args.out}: on the left images of {args.data or 'digits'}, on the right what training "
         "sees of them at first"
     )

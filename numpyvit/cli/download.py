@@ -3,15 +3,17 @@
 import argparse
 from typing import Any
 
-from .options import add_data_dir, text
+from ..errors import say
+from .options import add_command, add_data_dir, text
 
 
 def add_parser(commands: Any) -> None:
     """Add the parser of `numpyvit download`."""
-    p = commands.add_parser(
+    p = add_command(
+        commands,
         "download",
-        allow_abbrev=False,
-        help="download data sets; train also downloads those that are missing",
+        "download data sets; train also downloads those that are missing",
+        "mnist cifar10 --data-dir DIR",
     )
     p.add_argument(
         "names",
@@ -28,4 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from .. import data
 
     for name in args.names:
-        print(f"{name}: {data.download(name, args.data_dir)}")
+        if name == "digits":
+            say("digits: they ship with the package")
+            continue
+        say(f"{name}: {data.download(name, args.data_dir)}")

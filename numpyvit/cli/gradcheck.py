@@ -4,16 +4,17 @@ import argparse
 import time
 from typing import Any
 
-from ..errors import check_choice
-from .options import add_device, text
+from ..errors import check_choice, say, say_lines
+from .options import add_command, add_device, text
 
 
 def add_parser(commands: Any) -> None:
     """Add the parser of `numpyvit gradcheck`."""
-    p = commands.add_parser(
+    p = add_command(
+        commands,
         "gradcheck",
-        allow_abbrev=False,
-        help="compare the gradients of every layer, and of a model, with numerical differences",
+        "compare the gradients of every layer, and of a model, with numerical differences",
+        "--preset mnist",
     )
     p.add_argument(
         "--preset",
@@ -40,31 +41,31 @@ def run(args: argparse.Namespace) -> int:
     xp = module_of(args.device)
     start = time.perf_counter()
     layers = suite.layer_checks(xp=xp)
-    models = suite.model_checks(xp=xp)
-    if not args.all:  # the first and the last combination
-        models = dict(list(models.items())[:: len(models) - 1])
+    models = suite.model_checks(xp=xp) if args.all else suite.few_model_checks(xp=xp)
     checks = {**layers, **models}
     if args.preset:
         check_choice("preset", args.preset, presets)
 
         def check_preset() -> Report:
-            with tqdm(unit=" forwards", leave=False, desc=args.preset) as bar:
+            # disable=None: not where stderr is no terminal
+            with tqdm(unit=" forwards", leave=False, desc=args.preset, disable=None) as bar:
                 return suite.check_config(presets[args.preset], tick=bar.update, xp=xp)
 
         checks = {**(checks if args.all else {}), args.preset: check_preset}
     worst = 0.0
     failed = 0
-    width = max(len(name) for name in checks)
+    width = max(len(name) for name in ["gradients of", *checks])
+    say(f"{'gradients of':{width}}   error")
     for name, check in checks.items():
         report = check()
         worst = max(worst, report.error)
         failed += not report
-        print(f"{name:{width}}{report.error:8.0e}  {'ok' if report else 'FAILED'}", flush=True)
+        say(f"{name:{width}}{report.error:8.0e}  {'ok' if report else 'FAILED'}")
         if not report or name == args.preset:
-            print(report)
+            say_lines(str(report))
     where = "" if args.device == "cpu" else f" on {args.device}"
     verdict = f"{failed} failed" if failed else "all gradients are right"
-    print(
+    say(
         f"{len(checks)} checked{where} in {time.perf_counter() - start:.1f} s, the largest error "
         f"is {worst:.0e}: {verdict}"
     )

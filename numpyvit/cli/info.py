@@ -5,17 +5,18 @@ import textwrap
 from dataclasses import fields
 from typing import Any
 
-from ..errors import UserError, check_choice
+from ..errors import UserError, check_choice, say, say_lines
 from .inputs import model_file
-from .options import add_workers, count, option_name, path, text
+from .options import add_command, add_workers, count, option_name, path, text
 
 
 def add_parser(commands: Any) -> None:
     """Add the parser of `numpyvit info`."""
-    p = commands.add_parser(
+    p = add_command(
+        commands,
         "info",
-        allow_abbrev=False,
-        help="show the layers, shapes, weights and FLOPs of a model, or what a recipe is made of",
+        "show the layers, shapes, weights and FLOPs of a model, or what a recipe is made of",
+        "--recipe mnist",
     )
     p.add_argument(
         "run", nargs="?", type=path, metavar="RUN", help="the folder of a run, or a model.npz"
@@ -64,13 +65,13 @@ def print_model(args: argparse.Namespace) -> None:
         name = args.preset or "digits"
         check_choice("preset", name, presets)
         config = presets[name]
-    print(summary(config))
+    say_lines(summary(config))
     if not args.run:
-        print(f"presets: {', '.join(presets)}")
+        say(f"presets: {', '.join(presets)}")
     for name, description in settings():
-        print(f"{name:12} {description}")
+        say(f"{name:12} {description}")
     if args.time:
-        print(profile(config, args.batch_size or 128, args.workers, args.micro_batch))
+        say_lines(profile(config, args.batch_size or 128, args.workers, args.micro_batch))
 
 
 def print_recipes() -> None:
@@ -79,7 +80,7 @@ def print_recipes() -> None:
 
     width = max(map(len, catalogue))
     for name, entry in catalogue.items():
-        print(f"{name:{width}}  {entry.summary}")
+        say(f"{name:{width}}  {entry.summary}")
 
 
 def print_recipe(name: str) -> None:
@@ -90,12 +91,15 @@ def print_recipe(name: str) -> None:
     entry = catalogue[name]
     data = " --data PATH" if name == "own" else ""
     about = " ".join(entry.about.split())
-    print(f"recipe {name}, for {entry.summary}")
-    print()
-    print(textwrap.fill(about, 88))
-    print()
-    print(f"numpyvit train --recipe {name}{data}")
-    print()
+    say(f"recipe {name}, for {entry.summary}")
+    say()
+    say_lines(textwrap.fill(about, 88))
+    say()
+    say(f"numpyvit train --recipe {name}{data}")
+    say()
     for field in fields(entry.recipe):
         value = getattr(entry.recipe, field.name)
-        print(f"  {option_name(field.name):16} {value!s:14} {field.metadata['help']}")
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        text = f"  {option_name(field.name):16} {value!s:14} {field.metadata['help']}"
+        say_lines(textwrap.fill(text, 100, subsequent_indent=" " * 34))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError, check_choice
+from ..errors import UserError, check_choice, say
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -17,11 +17,14 @@ LARGEST_IMAGE = 4096  # pixels on a side
 
 
 def make_config(
-    args: argparse.Namespace, say: Callable[[str], None]
+    args: argparse.Namespace, say: Callable[[str], None], left_out: list[str] | None = None
 ) -> "tuple[TrainConfig, tuple[Dataset, Dataset]]":
-    """Return the config that the options describe, and (training set, test set)."""
+    """Return the config that the options describe, and (training set, test set).
+
+    left_out: receives a message if images cannot be read (see data.folder).
+    """
     from .. import data
-    from ..data.loading import is_path
+    from ..data.loading import has_test_set, is_path
     from ..train.config import TrainConfig
     from ..train.recipe import Recipe
     from ..train.recipes import catalogue
@@ -38,39 +41,87 @@ def make_config(
         raise UserError(
             "--image-size is for a folder of images: the images of other data sets have a size"
         )
+    check_data_dir(args, name)
     side = args.image_size or 64
     if side > LARGEST_IMAGE:
         raise UserError(f"--image-size is {side}: it can be {LARGEST_IMAGE} at most")
     test = 0.2 if args.test is None else args.test
-    sets = data.load(name, args.data_dir, (side, side), test, say, not args.quiet)
+    sets = data.load(name, args.data_dir, (side, side), test, say, not args.quiet, left_out)
+    if args.test is not None and has_test_set(name):
+        raise UserError(f"--test is for images without a test set: {name} has its own")
     names = [field.name for field in dataclasses.fields(Recipe)]
     names += ["recipe", "seed", "micro_batch", "val", "patience", "test"]
     given = {key: getattr(args, key) for key in names}
     return TrainConfig.make(name, sets[0], **given), sets
 
 
-def load_data(
-    config: "TrainConfig",
-    args: argparse.Namespace,
-    say: Callable[[str], None] = print,
-    bar: bool = False,
-) -> "tuple[Dataset, Dataset]":
-    """Return a run's training set and test set, from --data if they were moved."""
-    from .. import data
+def check_data_dir(args: argparse.Namespace, name: str) -> None:
+    """Raise UserError if --data-dir is given for images that are not looked for there."""
+    from ..data.readers import LOADERS
 
+    if args.data_dir and name not in LOADERS:
+        raise UserError(
+            f"--data-dir is for {', '.join(LOADERS)}: {name} is not read from it; leave it out"
+        )
+
+
+def load_data(
+    folder: Path,
+    args: argparse.Namespace,
+    say: Callable[[str], None] = say,
+    bar: bool = False,
+    left_out: list[str] | None = None,
+) -> "tuple[Dataset, Dataset]":
+    """Return the training set and test set of the run in `folder`.
+
+    They are read from --data if they were moved. left_out: receives a message if images
+    cannot be read (see data.folder). Raises UserError if they are no longer where they
+    were.
+    """
+    from .. import data
+    from ..data.loading import is_path
+    from ..train.folder import read_config
+
+    config, _, _ = read_config(folder)
+    if not args.data and is_path(config.data) and not Path(config.data).exists():
+        raise UserError(
+            f"{config.data}, on which {folder} was trained, does not exist any more: if it was "
+            "moved, name its new place with --data"
+        )
     name = args.data or config.data
-    return data.load(name, args.data_dir, config.model.image, config.test, say, bar)
+    where = data_dir_of(folder, args, name)
+    return data.load(name, where, config.model.image, config.test, say, bar, left_out)
+
+
+def data_dir_of(folder: Path, args: argparse.Namespace, name: str) -> str | None:
+    """Return --data-dir, or else that with which the run in `folder` was started.
+
+    Raises UserError if `name` has to be read from there, and it does not exist any more.
+    """
+    from ..data.readers import LOADERS
+    from ..train.folder import read_data_dir
+
+    check_data_dir(args, name)
+    if args.data_dir or name not in LOADERS:
+        return args.data_dir
+    data_dir = read_data_dir(folder)
+    if data_dir and not Path(data_dir).is_dir():
+        raise UserError(
+            f"{folder} was started with the data folder {data_dir}, which does not exist any more: "
+            "name the folder of the data sets with --data-dir"
+        )
+    return data_dir
 
 
 def arguments_for(folder: Path, args: argparse.Namespace) -> str:
     """Return the arguments with which another command finds this run, to be copied."""
     words = [str(folder)]
-    if args.resume and args.data:
+    if args.resume and args.data:  # a new run remembers both
         words += ["--data", args.data]
+    if args.resume and args.data_dir:
+        words += ["--data-dir", args.data_dir]
     if args.device != "cpu":
         words += ["--device", args.device]
-    if args.data_dir:
-        words += ["--data-dir", args.data_dir]
     return shlex.join(words)
 
 

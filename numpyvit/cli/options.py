@@ -14,6 +14,22 @@ def count(value: str) -> int:
     return int(value)
 
 
+def number(value: str) -> float:
+    """Return the value of an option that is a number."""
+    try:
+        return float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value[:40]!r} is not a number") from None
+
+
+def integer(value: str) -> int:
+    """Return the value of an option that is an integer, of any sign."""
+    try:
+        return int(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value[:40]!r} is not an integer") from None
+
+
 def text(value: str) -> str:
     """Return the value of an option that names something.
 
@@ -27,6 +43,25 @@ def text(value: str) -> str:
 def path(value: str) -> Path:
     """Return the value of an option that is a path."""
     return Path(text(value))
+
+
+def add_command(
+    commands: Any, name: str, summary: str, example: str, usage: str | None = None
+) -> argparse.ArgumentParser:
+    """Add and return the parser of a command.
+
+    summary: what it does, in the list of commands and in its own help. example: its
+    arguments in an example.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        allow_abbrev=False,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"Example: numpyvit {name} {example}",
+        usage=usage,
+    )
+    return parser
 
 
 def option_name(field: str) -> str:
@@ -62,14 +97,14 @@ def add_config_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--test",
-        type=float,
+        type=number,
         metavar="FRACTION",
         help="fraction of your own images that becomes the test set, if they have none "
         "(default: 0.2)",
     )
     p.add_argument(
         "--val",
-        type=float,
+        type=number,
         metavar="FRACTION",
         help="hold out this fraction of the training set, and save the epoch that does best on it",
     )
@@ -79,7 +114,9 @@ def add_config_options(p: argparse.ArgumentParser) -> None:
         metavar="N",
         help="stop after N epochs without an improvement on the images that --val holds out",
     )
-    p.add_argument("--seed", type=int, metavar="N", help="the seed of all randomness (default: 0)")
+    p.add_argument(
+        "--seed", type=integer, metavar="N", help="the seed of all randomness (default: 0)"
+    )
     p.add_argument(
         "--micro-batch",
         type=count,
@@ -104,9 +141,9 @@ def add_recipe_options(p: argparse.ArgumentParser) -> None:
             continue
         read: Callable[[str], Any] = text
         if field.type is float:
-            read = float
+            read = number
         elif field.type is int:
-            read = count if metadata["bounds"].low > 0 else int
+            read = count if metadata["bounds"].low > 0 else integer
         group.add_argument(name, type=read, help=metadata["help"], metavar=metadata["metavar"])
 
 

@@ -1,37 +1,47 @@
 """numpyvit predict: classify image files with a trained model."""
 
 import argparse
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..errors import UserError, say
 from .inputs import model_file
-from .options import text
+from .options import add_command, text
+
+if TYPE_CHECKING:
+    from ..classifier import Classifier
+
+CHUNK = 100  # images in memory at a time
 
 
 def add_parser(commands: Any) -> None:
     """Add the parser of `numpyvit predict`."""
-    p = commands.add_parser(
+    p = add_command(
+        commands,
         "predict",
-        allow_abbrev=False,
-        help="classify image files",
+        "classify image files",
+        "runs/RUN photo.jpg scan.png",
         usage="numpyvit predict [-h] [RUN] IMAGE...",
     )
     p.add_argument(
         "files",
         nargs="+",
         type=text,
-        metavar="FILE",
-        help="RUN: the folder of a run, or a model.npz; without it, the model of handwritten "
-        "digits that ships with the package is used. IMAGE...: PNG, JPEG, TIFF, WebP, GIF and "
-        "other files of any size",
+        metavar="[RUN] IMAGE...",
+        help="IMAGE: PNG, JPEG, TIFF, WebP, GIF and other files of any size. RUN: the folder of a "
+        "run, or a model.npz; without it, the model of handwritten digits that ships with the "
+        "package is used. The exit code is 1 if some of the images cannot be read, and 2 if none "
+        "can",
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Print each image's three likeliest classes and how it was prepared."""
-    import numpy as np
+def run(args: argparse.Namespace) -> int:
+    """Print each image's three likeliest classes and how it was prepared.
 
+    Images that cannot be read are named at the end. Returns 0 if there were none, 2 if there
+    were no others, and 1 otherwise.
+    """
     from ..classifier import Classifier
 
     first = Path(args.files[0])
@@ -51,10 +61,32 @@ def run(args: argparse.Namespace) -> None:
     if not paths:
         raise UserError(f"predict needs images after {model}: numpyvit predict {model} IMAGE...")
     classifier = Classifier.load(model_file(model)) if model else Classifier.mnist()
-    packaged = "" if model else "; by the packaged model of digits"
-    images, remarks = zip(*(classifier.read_image(path) for path in paths), strict=True)
-    probabilities = classifier.predict(np.stack(images))
-    for path, p, remark in zip(paths, probabilities, remarks, strict=True):
+    problems: list[str] = []
+    for start in range(0, len(paths), CHUNK):
+        predict(classifier, paths[start : start + CHUNK], problems)
+    if not model and len(problems) < len(paths):
+        say("classified by the packaged model of handwritten digits", sys.stderr)
+    for problem in dict.fromkeys(problems):
+        say(f"numpyvit: error: {problem}", sys.stderr)
+    if not problems:
+        return 0
+    return 1 if len(problems) < len(paths) else 2
+
+
+def predict(classifier: "Classifier", paths: list[str], problems: list[str]) -> None:
+    """Print a line for each image that can be read; append to `problems` why others cannot."""
+    import numpy as np
+
+    read = []
+    for path in paths:
+        try:
+            read.append((path, *classifier.read_image(path)))
+        except UserError as error:
+            problems.append(str(error))
+    if not read:
+        return
+    probabilities = classifier.predict(np.stack([pixels for _, pixels, _ in read]))
+    for (path, _, remark), p in zip(read, probabilities, strict=True):
         likeliest = p.argsort()[::-1][:3]
         best = ", ".join(f"{classifier.classes[k]} ({p[k]:.1%})" for k in likeliest)
-        print(f"{path}: {best}   [{remark}{packaged}]")
+        say(f"{path}: {best}   [{remark}]")

@@ -74,15 +74,34 @@ def run_costs(config: ViTConfig) -> list[Cost]:
     return rows
 
 
+def is_like_first_block(row: Cost) -> bool:
+    """Return whether the layer belongs to a block after the first."""
+    return row.name.startswith("blocks.") and not row.name.startswith("blocks.0.")
+
+
+def total(rows: list[Cost], name: str, kind: str = "") -> Cost:
+    """Return a row with the sums of the rows' weights and FLOPs."""
+    weights, flops = sum(row.weights for row in rows), sum(row.flops for row in rows)
+    return Cost(name, kind, (), weights, flops)
+
+
 def summary(config: ViTConfig) -> str:
-    """Return the table as text, with the totals in its last line."""
+    """Return the table as text, with the totals in its last line.
+
+    The blocks after the first, which are like it, share a line with their sums.
+    """
     rows = costs(config)
     (H, W), C = config.image, config.channels
     image = Cost("images", "", (H, W, C), 0, 0)
-    weights, flops = sum(row.weights for row in rows), sum(row.flops for row in rows)
-    total = Cost("total", "", (), weights, flops)
+    others = [row for row in rows if is_like_first_block(row)]
+    if others:
+        last = config.depth - 1
+        name = "blocks.1" if last == 1 else f"blocks.1 to blocks.{last}"
+        together = total(others, name, "like blocks.0")
+        at = rows.index(others[0])
+        rows = [*rows[:at], together, *rows[at + len(others) :]]
     lines = [f"{'layer':24}{'kind':24}{'output':>12}{'weights':>14}{'FLOPs':>18}"]
-    for row in (image, *rows, total):
+    for row in (image, *rows, total(rows, "total")):
         shape = "x".join(map(str, row.shape))
         lines.append(f"{row.name:24}{row.kind:24}{shape:>12}{row.weights:14,}{row.flops:18,}")
     return "\n".join(lines)

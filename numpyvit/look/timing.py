@@ -167,7 +167,7 @@ def profile(
         least = median_time(limit(config, batch, threads))
     lines = [
         f"one micro-batch of {B} images on one thread, in ms; products: the matrix products "
-        "alone, without shortcuts (the last block may need less)",
+        "alone, without shortcuts",
         f"{'layer':30}{'forward':>10}{'backward':>10}{'fraction':>10}{'products':>10}"
         f"{'products / time':>17}",
     ]
@@ -178,6 +178,12 @@ def profile(
         ratio = f"{products / (f + b):17.0%}" if products else ""
         lines.append(
             f"{name:30}{f * 1e3:10.3f}{b * 1e3:10.3f}{fraction:10.1%}{products * 1e3:10.3f}{ratio}"
+        )
+    last = [times for name, times in rows.items() if name.startswith("last block")]
+    if config.pooling == "cls" and any(p_f + p_b > f + b for f, b, p_f, p_b in last):
+        lines.append(
+            "above 100%: the last block leaves products out, as it computes only the row of the "
+            "class token"
         )
     lines.append(
         f"batches of {batch}, {threads.workers} workers: training {batch / step:,.0f} images/s "

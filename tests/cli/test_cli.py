@@ -1,14 +1,16 @@
 import dataclasses
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from numpyvit import Classifier, data
-from numpyvit.cli.main import main
+from numpyvit.cli.main import COMMANDS, main, make_parser
 from numpyvit.data import fetch as fetching
 from numpyvit.storage.archives import load_npz
 from numpyvit.train.recipe import Recipe
@@ -58,8 +60,9 @@ def test_train_prints_its_epochs_and_the_next_command(tmp_path, capsys, monkeypa
 def test_evaluate(run, capsys):
     code, out, err = call(capsys, "evaluate", run)
     assert (code, err) == (0, [])
-    assert len(out) == 12
-    assert re.match(r"all of digits +359 +\d\d\.\d\d%   loss \d\.\d+", out[-1])
+    assert len(out) == 13
+    assert out[0] == "the test set of digits"
+    assert re.match(r"all +359 +\d\d\.\d\d%   loss \d\.\d+", out[-1])
     _, test = data.digits()
     p = Classifier.load(run / "model.npz").predict(test.images)
     assert f"{np.mean(p.argmax(1) == test.labels):.2%}" in out[-1]
@@ -154,7 +157,7 @@ def test_info_times_a_step(capsys):
         (["train", "--preset", "ViT-B/16"], "8x8 cannot be cut into patches of 16x16"),
         (["train", "--epochs", "many"], "'many' is not an integer above 0"),
         (["train", "--epochs", "0"], "argument --epochs: '0' is not an integer above 0"),
-        (["train", "--lr", "-1"], "lr is -1.0: it must be a number above 0 to 1e+06"),
+        (["train", "--lr", "-1"], "lr is -1.0: it must be a number above 0 and at most 1,000,000"),
         (["train", "--workers", "0"], "--workers: '0' is not"),
         (
             ["info", "--batch-size", "4"],
@@ -164,7 +167,26 @@ def test_info_times_a_step(capsys):
         (["train", "--val", "2"], "val is 2.0"),
         (["train", "--device", "gpu"], "the device is 'gpu': use cpu, cuda, or cuda:N"),
         (["gradcheck", "--device", "gpu"], "the device is 'gpu': use cpu, cuda, or cuda:N"),
-        (["train", "--speed", "9"], "unrecognized arguments: --speed 9"),
+        (
+            ["train", "--xyz", "9"],
+            "unrecognized arguments: --xyz 9 (see numpyvit train --help)",
+        ),
+        (["train", "--dta", "mnist"], "--dta mnist: did you mean --data? (see numpyvit train --h"),
+        (["train", "--rotat=3"], "unrecognized arguments: --rotat=3: did you mean --rotate?"),
+        (["evaluate", "x", "--wrokers", "2"], "did you mean --workers? (see numpyvit evaluate"),
+        (["train", "mnist"], "unrecognized arguments: mnist (see numpyvit train --help)"),
+        (["train", "--lr", "fast"], "argument --lr: 'fast' is not a number"),
+        (["train", "--seed", "1.5"], "argument --seed: '1.5' is not an integer"),
+        (["train", "--randaugment", "x"], "argument --randaugment: 'x' is not an integer"),
+        (["train", "--precision", "foo"], "precision 'foo' is unknown: choose one of float32"),
+        (["train", "--precision", "tf32"], "precision tf32 is for GPUs"),
+        (["train", "--data-dir", "."], "digits is not read from it"),
+        (["augment", "--data-dir", ".", "--out", "x.png"], "digits is not read from it"),
+        (["augment", "--out", "no/x.png"], "there is no folder no: create it"),
+        (["train", "--data", "emoji"], "'emoji' is unknown: choose one of digits, mnist"),
+        (["train", "--data", "emoji"], "(the current folder contains no folder 'emoji')"),
+        (["train", "--preset", "foo"], "preset 'foo' is unknown: choose one of"),
+        (["train", "--schedule", "step"], "schedule 'step' is unknown: choose one of"),
         (["train", "--resume", "/nowhere"], "holds no run"),
         (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given with --resume"),
         (["evaluate", "/nowhere"], "holds no run"),
@@ -252,9 +274,10 @@ def test_changed_data_is_not_evaluated(tmp_path, capsys):
 def test_data_that_was_moved(tmp_path, capsys):
     npz_run(tmp_path)
     (tmp_path / "mine.npz").rename(tmp_path / "yours.npz")
-    assert "mine.npz is neither a folder nor an .npz" in refused(
-        capsys, "train", "--resume", tmp_path / "run"
-    )
+    for command in (["evaluate"], ["train", "--resume"]):
+        line = refused(capsys, *command, tmp_path / "run")
+        assert "mine.npz, on which " in line
+        assert "name its new place with --data" in line
     for command in (["evaluate"], ["train", "--resume"]):
         assert main([*command, str(tmp_path / "run"), "--data", str(tmp_path / "yours.npz")]) == 0
     assert (
@@ -362,33 +385,31 @@ def test_damaged_files_are_refused(run, tmp_path, capsys):
     )
 
 
-def test_ctrl_c_saves_names_the_next_command_and_exits_with_130(tmp_path):
-    """With a real process and a real signal."""
-    import signal
-    import time
-
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "numpyvit",
-        "train",
-        "--out",
-        str(tmp_path / "run"),
-        "--epochs",
-        "500",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while (
-        not (tmp_path / "run" / "metrics.jsonl").exists()
-        or not (tmp_path / "run" / "metrics.jsonl").read_text()
-    ):
-        assert process.poll() is None
+def started(tmp_path, *options, **how):
+    """Start a training, and return its process when it has written a row."""
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    command = [sys.executable, "-W", "error", "-m", "numpyvit", "train", "--epochs", "500"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "run"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **how,
+    )
+    while not metrics.exists() or not metrics.read_text():
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    return process
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are Unix's")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_and_names_the_next_command(name, code, tmp_path):
+    """With a real process and a real signal."""
+    process = started(tmp_path)
+    process.send_signal(getattr(signal, name))
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == code
     found = re.fullmatch(
         r"numpyvit: stopped and saved at step (\d+); "
         r"continue with: numpyvit train --resume (\S+)\n",
@@ -398,6 +419,33 @@ def test_ctrl_c_saves_names_the_next_command_and_exits_with_130(tmp_path):
     assert load_npz(tmp_path / "run" / "checkpoint.npz", "numpyvit checkpoint 1")[0]["step"] == int(
         found[1]
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are Unix's")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_is_ignored_stays_ignored(name, tmp_path):
+    """As nohup and the background jobs of a script have it."""
+    number = getattr(signal, name)
+    process = started(tmp_path, preexec_fn=lambda: signal.signal(number, signal.SIG_IGN))
+    with process:
+        process.send_signal(number)
+        time.sleep(0.5)
+        ended = process.poll()
+        process.kill()
+    assert ended is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are Unix's")
+@pytest.mark.parametrize("pause", [0.0, 0.002])
+def test_many_ctrl_cs_are_one_line(pause, tmp_path):
+    process = started(tmp_path)
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert re.fullmatch(r"numpyvit: .*\n", err), err
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "1"]) == 2  # intact
 
 
 def test_info_about_recipes(capsys):
@@ -427,3 +475,42 @@ def test_help_and_version(capsys):
             main(args)
         assert stop.value.code == 0
         assert text in capsys.readouterr().out
+
+
+def test_help_lists_the_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    codes = re.findall(r"^  (\d+)  +\w", capsys.readouterr().out, re.M)
+    assert codes == ["0", "1", "2", "130", "143"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_describes_it_and_gives_an_example_that_parses(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    usage, description, *_, epilog = capsys.readouterr().out.strip().split("\n\n")
+    assert usage.startswith(f"usage: numpyvit {command} ")
+    assert description.endswith(".")
+    example = " ".join(epilog.split()).removeprefix("Example: numpyvit ")
+    assert make_parser().parse_args(example.split()).command == command
+
+
+def test_training_goes_on_past_broken_images_and_says_so_at_the_end(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(6):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8))
+            image.save(tmp_path / "mine" / name / f"{i}.png")
+    (tmp_path / "mine" / "dog" / "broken.png").write_bytes(b"\x89PNG")
+    run = tmp_path / "run"
+    options = ["--epochs", "1", "--image-size", "8", "--out", str(run), "--quiet"]
+    assert main(["train", "--data", str(tmp_path / "mine"), *options]) == 1
+    err = capsys.readouterr().err
+    assert "left out images that cannot be read (1): dog/broken.png" in err
+    assert len(err.splitlines()) == 1
+    assert (run / "model.npz").exists()
+    assert main(["train", "--resume", str(run)]) == 1
+    assert "left out" in capsys.readouterr().out
+    (tmp_path / "mine" / "dog" / "broken.png").unlink()
+    assert main(["train", "--resume", str(run)]) == 0

@@ -64,3 +64,17 @@ def test_summary(name):
     assert lines[0].split() == ["layer", "kind", "output", "weights", "FLOPs"]
     assert lines[-1].split()[1] == f"{ViT(presets[name]).count():,}"
     assert len({len(line) for line in lines}) == 1
+    last = presets[name].depth - 1
+    together = next(line for line in lines if line.startswith(f"blocks.1 to blocks.{last} "))
+    assert sum(line.startswith("blocks.") for line in lines) == 1 + sum(
+        line.startswith("blocks.0.") for line in lines
+    )
+    for column in (-2, -1):  # weights and FLOPs, of which a column's lines add up to its last
+        numbers = [int(line.split()[column].replace(",", "")) for line in lines[1:]]
+        assert sum(numbers[:-1]) == numbers[-1]
+        block = sum(
+            int(line.split()[column].replace(",", ""))
+            for line in lines
+            if line.startswith("blocks.0.")
+        )
+        assert together.split()[column] == f"{last * block:,}"

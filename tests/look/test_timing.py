@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from numpyvit import ViT, ViTConfig, Workers
 from numpyvit.look import timing
@@ -62,5 +63,13 @@ def test_the_limit_runs_the_products_of_every_micro_batch(monkeypatch):
 
 def test_the_table():
     lines = profile(CONFIG, 8, workers=1).splitlines()
-    assert lines[-2].startswith("all ")
+    assert any(line.startswith("all ") for line in lines[-3:])
     assert "training" in lines[-1]
+
+
+@pytest.mark.parametrize("products", [0.1, 3.0])
+def test_a_ratio_above_one_is_explained(products, monkeypatch):
+    times = {"other blocks.mlp": (1.0, 1.0, 0.5, 0.5), "last block.mlp": (1.0, 1.0, products, 0.1)}
+    monkeypatch.setattr(timing, "layer_times", lambda *args: times)
+    text = profile(CONFIG, 8, workers=1)
+    assert ("above 100%" in text) == (products > 2)
