@@ -6,7 +6,9 @@ OpenBLAS), on arrays that fit the cache.
 """
 
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -20,6 +22,28 @@ KERNEL_DTYPES = (np.float32, np.float64, np.uint64)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _Mode(threading.local):
+    textbook = False
+
+
+_mode = _Mode()
+
+
+@contextmanager
+def textbook() -> Iterator[None]:
+    """Let this thread run the textbook functions in place of their fast twins.
+
+    A forward pass and its backward pass must be in the same mode, because the two forms
+    have different caches.
+    """
+    before = _mode.textbook
+    _mode.textbook = True
+    try:
+        yield
+    finally:
+        _mode.textbook = before
+
+
 def on_gpu(f: F) -> F:
     """Decorate `f` so that CuPy arrays go to the kernel of the same name, if there is one.
 
@@ -29,13 +53,11 @@ def on_gpu(f: F) -> F:
     `inspect.unwrap` returns it.
     """
 
-    host = getattr(f, "fast", f)  # past the wrapper of fast_twin
-
     @functools.wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
         # The first line is all that a call on the CPU costs, a tenth of a microsecond.
         if type(args[0]) is ndarray:
-            return host(*args, **kwargs)
+            return f(*args, **kwargs)
         array = args[1][0] if isinstance(args[0], float) else args[0]
         if on_host(array) or array.dtype not in KERNEL_DTYPES:
             return f(*args, **kwargs)
@@ -54,12 +76,12 @@ def fast_twin(fast: Callable[..., Any]) -> Callable[[F], F]:
     it), and the tests compare the two.
     """
 
-    def decorate(textbook: F) -> F:
-        @functools.wraps(textbook)
+    def decorate(textbook_function: F) -> F:
+        @functools.wraps(textbook_function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return fast(*args, **kwargs)
+            chosen = textbook_function if _mode.textbook else fast
+            return chosen(*args, **kwargs)
 
-        call.fast = fast  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
     return decorate

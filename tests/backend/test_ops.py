@@ -1,6 +1,7 @@
 """The operations of backend/ops.py against their plain formulas, and the two decorators."""
 
 import inspect
+import threading
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from numpyvit.backend.ops import (
     row_dot,
     row_mean,
     row_sum,
+    textbook,
     transposed,
 )
 from numpyvit.testing import close, normal, seeds
@@ -89,3 +91,30 @@ def test_fast_twin_runs_the_fast_function_and_keeps_the_textbook_one():
     assert textbook(0) == "fast"
     assert inspect.unwrap(textbook)(0) == "textbook"
     assert textbook.__doc__ == "The textbook form."
+
+
+def test_textbook_mode_is_for_one_thread_and_ends():
+    """It chooses the textbook function of every fast twin, and is nested and left safely."""
+
+    @fast_twin(lambda: "fast")
+    def f():
+        return "textbook"
+
+    def in_another_thread():
+        found = []
+        thread = threading.Thread(target=lambda: found.append(f()))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    assert f() == "fast"
+    with textbook():
+        assert f() == "textbook"
+        assert in_another_thread() == "fast"
+        with textbook():
+            assert f() == "textbook"
+        assert f() == "textbook"
+    assert f() == "fast"
+    with pytest.raises(ZeroDivisionError), textbook():
+        1 / 0  # noqa: B018
+    assert f() == "fast"
