@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, say
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     if args.data:
         test, what = other_images(args, classifier, has_run)
     else:
-        test, what = own_test_set(args, classifier)
+        test, what = own_test_set(args.run, args, classifier)
     test = dataclasses.replace(test, mean=classifier.mean, std=classifier.std)
     with Workers(classifier.model, workers=args.workers) as workers:
         logits = workers.predict(classifier.params.to(args.device), test)
@@ -74,24 +75,26 @@ def run(args: argparse.Namespace) -> None:
     say(f"{'all':16}{len(test):8,}{correct.mean():10.2%}   loss {float(loss):.4f}")
 
 
-def own_test_set(args: argparse.Namespace, classifier: "Classifier") -> "tuple[Dataset, str]":
+def own_test_set(
+    run: Path, args: argparse.Namespace, classifier: "Classifier"
+) -> "tuple[Dataset, str]":
     """Return the test set of the run, and what it is.
 
     Raises UserError if the run was trained on other images than those found now.
     """
     from ..train.folder import data_md5, read_config
 
-    config, md5, _ = read_config(args.run)
-    train, test = load_data(args.run, args, bar=True)
+    config, md5, _ = read_config(run)
+    train, test = load_data(run, args, bar=True)
     if data_md5(train, test) != md5:
         raise UserError(
-            f"{args.run} was trained on another version of {config.data} than the one found now: "
+            f"{run} was trained on another version of {config.data} than the one found now: "
             "images that it was trained on may be in the test set; restore the data, train again, "
             "or evaluate it on other images with --data"
         )
     if classifier.classes != test.classes:
         raise UserError(
-            f"{args.run}: the classes of its model.npz are not those of {test.name} in its "
+            f"{run}: the classes of its model.npz are not those of {test.name} in its "
             "config.json: the two files are from different runs"
         )
     return test, f"the test set of {test.name}"

@@ -7,9 +7,33 @@ import sys
 from typing import Any, NoReturn
 
 from ..errors import UserError, check_choice, closest_match, say
-from . import augment, compare, download, evaluate, gradcheck, info, predict, train
+from . import (
+    augment,
+    compare,
+    demo,
+    download,
+    evaluate,
+    gradcheck,
+    info,
+    predict,
+    show,
+    trace,
+    train,
+)
 
-MODULES = (train, evaluate, predict, info, gradcheck, download, compare, augment)
+MODULES = (
+    train,
+    evaluate,
+    predict,
+    info,
+    demo,
+    trace,
+    show,
+    gradcheck,
+    download,
+    compare,
+    augment,
+)
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 EPILOG = """\
