@@ -101,6 +101,7 @@ def test_the_command_finds_positions_that_are_skipped_where_tokens_are_averaged(
     )
 
 
+@pytest.mark.slow  # tests/backend/test_same_on_gpu.py compares every kernel
 def test_the_command_on_a_gpu_checks_its_kernels(capsys, monkeypatch):
     called = set()
 

@@ -61,6 +61,7 @@ def test_the_limit_runs_the_products_of_every_micro_batch(monkeypatch):
     assert len(calls) == 3 * len(record_products(CONFIG, 4))
 
 
+@pytest.mark.slow
 def test_the_table():
     lines = profile(CONFIG, 8, workers=1).splitlines()
     assert any(line.startswith("all ") for line in lines[-3:])
