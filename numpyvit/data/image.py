@@ -73,8 +73,8 @@ def read_picture(
 
     size: positive integers.
     channels: 1 for grey, 3 for RGB, None for what the image itself has.
-    oversample: an image of another size is fitted into a size that is this many times
-        (H, W), for a caller that will crop it.
+    oversample: if this is above 1, an image of another size is scaled to fit into this
+        many times (H, W), without a border, for a caller that will crop it.
 
     The first frame of the image is rotated as its EXIF data says, put on white where it
     is transparent, and scaled to fit completely, with a border in the colour of its own
